@@ -1,0 +1,93 @@
+"""Errors made for operators, with the exit code each one ends a command with.
+
+::
+
+    FussyError                1   anything below, when nothing more exact fits
+    ├── Reverted              3   the release failed after it had begun; the previous one is current again
+    ├── Unrecoverable         4   the release failed and there was nothing to fall back to
+    ├── Busy                  5   another fussy command works on the same target
+    ├── Untrusted            20   no valid signature by an allowed key over the whole bundle
+    ├── BadBundle            21   the signed content is not a well-formed, safe bundle
+    ├── Incompatible         22   a sound bundle, but not for this device, installer or version
+    ├── NoSpace              23   too few free bytes or inodes, said before anything is written
+    ├── DamagedRelease       24   an installed release differs from its manifest
+    ├── HookFailed           30   .pre-install or .post-install failed, hung or could not be started
+    ├── UnhealthyRelease     31   a health check of the release failed
+    └── SystemSetup          40   the machine lacks something: a program, a key, a usable target
+
+Exit code 2 is a usage error of the command line (click's own). The codes 3, 4, 20, 21 and 40 are those of fussy 1.0.
+Messages read "cannot …: …" and end with what the operator can do. Whatever is not a FussyError is a bug and ends in
+a traceback.
+"""
+
+
+class FussyError(Exception):
+    """Base of all errors that a command reports in one line."""
+
+    exit_code = 1
+
+
+class Reverted(FussyError):
+    """A release could not be enabled and the one before it is in use again."""
+
+    exit_code = 3
+
+
+class Unrecoverable(FussyError):
+    """A release could not be enabled and nothing could be brought back."""
+
+    exit_code = 4
+
+
+class Busy(FussyError):
+    """Another command holds the lock of the target."""
+
+    exit_code = 5
+
+
+class Untrusted(FussyError):
+    """The bundle's signature does not vouch for it."""
+
+    exit_code = 20
+
+
+class BadBundle(FussyError):
+    """The content of a bundle is malformed or unsafe."""
+
+    exit_code = 21
+
+
+class Incompatible(FussyError):
+    """The bundle is not meant for this device, this installer or this version."""
+
+    exit_code = 22
+
+
+class NoSpace(FussyError):
+    """The target has too few free bytes or inodes."""
+
+    exit_code = 23
+
+
+class DamagedRelease(FussyError):
+    """An installed release is not what its manifest says."""
+
+    exit_code = 24
+
+
+class HookFailed(FussyError):
+    """An install hook did not end well."""
+
+    exit_code = 30
+
+
+class UnhealthyRelease(FussyError):
+    """A release is current, but one of its health checks fails."""
+
+    exit_code = 31
+
+
+class SystemSetup(FussyError):
+    """Something about this machine has to be put right first."""
+
+    exit_code = 40

@@ -1,0 +1,1 @@
+"""The build side: describes, builds and serves the images that fussy carries to routers."""

@@ -1,0 +1,1 @@
+"""The router runtime: chutes, their networks and the daemons behind them. Imported as ``paradrop``."""
