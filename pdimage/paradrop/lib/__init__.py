@@ -1,0 +1,1 @@
+"""What all parts of the runtime share: settings, chutes and their descriptors, configuration, utilities."""
