@@ -23,7 +23,8 @@ class Failure(click.ClickException):
     def __init__(self, name: str, error: Exception, exit_code: int) -> None:
         super().__init__(str(error))
         self.name = name
-        self.exit_code = exit_code
+        # click reads the code from the instance but declares it for the class
+        setattr(self, "exit_code", exit_code)  # noqa: B010
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"{self.name}: {self.message}", file=file or sys.stderr)
@@ -78,8 +79,8 @@ def start_logging(verbose: bool, logfile: Path | None = None) -> None:
 def open_log(path: Path) -> IO[str]:
     """Open a log for appending; see :func:`start_logging`."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
-                             0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o600)
     except OSError as error:
         what = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise SystemSetup(f"cannot write the log {path}: {what}; name another with --logfile") from error

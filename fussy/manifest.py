@@ -1,0 +1,259 @@
+"""The manifest: what a bundle says of itself, and of every file in it (DESIGN "Bundle").
+
+It is the first member of the tar, ``NAME/.fussy/manifest.json``, and stays in the release. JSON (RFC 8259), UTF-8::
+
+    {"format": 1, "name": "firmware-7", "version": "7.0", "compatible": ["board-a"], ...,
+     "entries": [{"path": "bin/app", "type": "file", "mode": 493, "size": 5, "sha256": "…"}, ...]}
+
+Paths are relative to the release, with ``/`` between names. A path (or a link's target) that is not UTF-8 is written
+percent-encoded (RFC 3986) in ``raw_path`` (``raw_target``) instead. :func:`decode` refuses whatever could make an
+installer write outside the release or through a link, so that the rest of the program need not think of it again.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from hashlib import blake2b, sha256
+from typing import Literal
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
+
+from fussy.errors import BadBundle
+
+FORMAT = 1
+DIRECTORY = b".fussy"
+PATH = b".fussy/manifest.json"
+DESCRIPTION = b".fussy/release.json"
+# A manifest of this size describes about 400,000 files.
+MAX_SIZE = 64 * 1024 * 1024
+
+Type = Literal["directory", "file", "hardlink", "symlink", "fifo", "character", "block"]
+_DEVICES = ("character", "block")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What a release may be called: one path component that no shell, tar or glob takes for something else.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@ -]{0,199}")
+RESERVED_NAMES = frozenset({"current", "failsafe", "previous"})
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One file of a release. ``mode`` holds the permission bits (0o7777); ``mtime`` is whole seconds of Unix time."""
+
+    type: Type
+    path: str = ""
+    raw_path: str = ""
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    sha256: str = ""
+    target: str = ""
+    raw_target: str = ""
+    device: tuple[int, int] = (0, 0)
+    xattrs: dict[str, str] = {}
+
+    @property
+    def name(self) -> bytes:
+        """The path as the file system has it; ``b"."`` is the top directory."""
+        return unquote_to_bytes(self.raw_path) if self.raw_path else self.path.encode()
+
+    @property
+    def link(self) -> bytes:
+        """Where a symbolic or hard link points; a hard link's target is a path in the release."""
+        return unquote_to_bytes(self.raw_target) if self.raw_target else self.target.encode()
+
+    def attributes(self) -> dict[str, bytes]:
+        """The extended attributes (xattr(7)), values decoded."""
+        return {name: unquote_to_bytes(value) for name, value in self.xattrs.items()}
+
+    def identity(self) -> bytes:
+        """A digest of all that two hard-linked files share: content, mode, owner, extended attributes."""
+        text = f"{self.sha256} {self.size} {self.mode} {self.uid} {self.gid} {sorted(self.xattrs.items())}"
+        return blake2b(text.encode(), digest_size=16).digest()
+
+    @property
+    def data_size(self) -> int:
+        """Bytes that the tar holds for this entry (without padding)."""
+        return self.size if self.type == "file" else 0
+
+
+def spell(raw: bytes) -> tuple[str, str]:
+    """Return (text, percent-encoded text) for a path or target, one of them empty.
+
+    >>> spell(b"bin/app"), spell(bytes([0xff]))
+    (('bin/app', ''), ('', '%FF'))
+    """
+    try:
+        return raw.decode(), ""
+    except UnicodeDecodeError:
+        return "", quote_from_bytes(raw)
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One health check: a command (argument list, run in the release) or an HTTP address that must answer 2xx or 3xx.
+
+    ``contains`` is text that the command's output or the page must show. Tried again until ``seconds`` have passed.
+    """
+
+    name: str
+    command: list[str] = []
+    http: str = ""
+    contains: str = ""
+    seconds: float = 30.0
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Time limits of the hooks, in seconds."""
+
+    pre_install: float = 300.0
+    post_install: float = 300.0
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a release says of itself; ``.fussy/release.json`` in a tree to be packed has these fields.
+
+    ``compatible``: boards it is for (empty: any). ``installer``: lowest version of fussy that may install it.
+    ``upgrade_from``: lowest version of the current release from which one may come. ``floor``: once this release is
+    in use, versions below it are refused. ``devices``: whether it may hold device nodes. ``metadata``: free, for hooks.
+    """
+
+    version: str = ""
+    compatible: list[str] = []
+    installer: str = ""
+    upgrade_from: str = ""
+    floor: str = ""
+    devices: bool = False
+    limits: Limits = Limits()
+    health: list[Check] = []
+    metadata: dict[str, str | int | float | bool | None] = {}
+
+
+class Manifest(Description, frozen=True, kw_only=True, dict=True):
+    """A description with the name of the release and its entries, in the order of the tar's members."""
+
+    format: int = FORMAT
+    name: str
+    entries: list[Entry]
+
+    @cached_property
+    def index(self) -> dict[bytes, int]:
+        """Position of each entry by its path."""
+        return {entry.name: i for i, entry in enumerate(self.entries)}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON, one entry a line."""
+    head = msgspec.json.encode(msgspec.structs.replace(manifest, entries=[]))
+    assert head.endswith(b'"entries":[]}')
+    lines = b",\n".join(map(msgspec.json.Encoder().encode, manifest.entries))
+    # format has a default and would be omitted, but a reader must see it first
+    return b'{"format":%d,' % manifest.format + head[1:-2] + b"\n" + lines + b"\n]}\n"
+
+
+def decode(data: bytes | bytearray) -> Manifest:
+    """Read and check a manifest.
+
+    :raises BadBundle: it is not JSON of this format, or describes something unsafe. All that is wrong with the
+        entries is found, the first five are told.
+    """
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadBundle(f"cannot read the manifest: {error}; pack the firmware again") from error
+    if manifest.format != FORMAT:
+        raise BadBundle(f"cannot read the manifest: it has format {manifest.format}, this fussy reads {FORMAT}; "
+                        "install a newer fussy first")
+    wrong = [*check_name(manifest.name), *check_entries(manifest.entries, devices=manifest.devices)]
+    if wrong:
+        more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
+        raise BadBundle(f"cannot accept the manifest: {'; '.join(wrong[:5])}{more}; pack the firmware again")
+    return manifest
+
+
+def decode_description(data: bytes) -> Description:
+    """Read ``.fussy/release.json``; see :class:`Description`.
+
+    :raises BadBundle: it is not valid; the message has the path of the field.
+    """
+    try:
+        return msgspec.json.decode(data, type=Description)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadBundle(f"cannot read {DESCRIPTION.decode()}: {error}") from error
+
+
+def digest(data: bytes) -> str:
+    """Return what names a bundle by its content: the SHA-256 of its manifest, in hex."""
+    return sha256(data).hexdigest()
+
+
+def check_name(name: str) -> list[str]:
+    """Return what is wrong with NAME as the name of a release."""
+    if not _NAME.fullmatch(name) or name != name.strip() or name in RESERVED_NAMES:
+        return [f"{name!r} cannot be the name of a release: use letters, digits and . _ + ~ : @ - (at most 200), "
+                f"not {', '.join(sorted(RESERVED_NAMES))}"]
+    return []
+
+
+def unsafe_path(path: bytes) -> str:
+    """Return why PATH must not be written below a release, or an empty text."""
+    if not path or b"\0" in path:
+        return "empty or with a NUL byte"
+    if path.startswith(b"/"):
+        return "absolute"
+    parts = path.split(b"/")
+    if b".." in parts:
+        return "leads out of the release"
+    if b"" in parts or b"." in parts:
+        return "not in its shortest form"
+    if len(path) > 4000 or any(len(part) > 255 for part in parts):
+        return "too long"
+    return ""
+
+
+def check_entries(entries: Sequence[Entry], *, devices: bool) -> list[str]:
+    """Return all that is wrong with ENTRIES: paths, order, links, sizes, doubles. An empty list means safe to write.
+
+    A parent must come before its children and be a directory, so nothing is ever written through a link; a hard link
+    names an earlier regular file of the same release.
+    """
+    kinds: dict[bytes, Type] = {b".": "directory"}
+    wrong: list[str] = []
+    for i, entry in enumerate(entries):
+        path = entry.name
+        if i == 0 and path == b"." and entry.type == "directory":
+            continue
+        if problem := _problem(entry, path, kinds, devices):
+            wrong.append(f"{path.decode(errors='backslashreplace')!r}: {problem}")
+        kinds.setdefault(path, entry.type)
+    return wrong
+
+
+def _problem(entry: Entry, path: bytes, kinds: dict[bytes, Type], devices: bool) -> str:
+    """Return what is wrong with one entry after the entries in KINDS, or an empty text."""
+    if problem := unsafe_path(path):
+        return f"the path is {problem}"
+    if path in kinds:
+        return "there twice"
+    if path == PATH:
+        return "the manifest does not list itself"
+    if kinds.get(path.rpartition(b"/")[0] or b".") != "directory":
+        return "its parent is not a directory listed before it"
+    if entry.size < 0 or not 0 <= entry.mode <= 0o7777 or not 0 <= entry.uid < 2**32 or not 0 <= entry.gid < 2**32:
+        return "size, mode or owner out of range"
+    if not -(2**62) < entry.mtime < 2**62:
+        return "time out of range"
+    if entry.type == "file" and not _SHA256.fullmatch(entry.sha256):
+        return "no SHA-256"
+    if entry.type == "hardlink" and kinds.get(entry.link) != "file":
+        return "a hard link to something that is not an earlier file of the release"
+    if entry.type == "symlink" and (not entry.link or b"\0" in entry.link):
+        return "a symbolic link without a usable target"
+    if entry.type in _DEVICES and not devices:
+        return "a device node, which the manifest does not allow"
+    return ""
+
+
+def total_size(entries: Iterable[Entry]) -> int:
+    """Return the bytes of all files' contents."""
+    return sum(entry.data_size for entry in entries)

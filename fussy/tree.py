@@ -1,0 +1,163 @@
+"""Reads a directory into manifest entries: types, modes, owners, digests, links, extended attributes."""
+
+import hashlib
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from re import compile as compile_pattern
+from urllib.parse import quote_from_bytes
+
+import msgspec
+
+from fussy import manifest
+from fussy.errors import FussyError
+
+log = logging.getLogger(__name__)
+
+# Version control data never belongs to a firmware (as fussy 1.0 did).
+ALWAYS_EXCLUDED = (".svn", ".bzr", ".git")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file of the tree, with the facts that tell whether it was changed since."""
+
+    entry: manifest.Entry
+    file: bytes
+    facts: os.stat_result
+
+    def unchanged(self, facts: os.stat_result) -> bool:
+        """Whether FACTS, taken later, are of the same content."""
+        return stamp(facts) == stamp(self.facts)
+
+
+def stamp(facts: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes whenever a file's content does: inode, size, times of change (inode(7))."""
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def scan(root: bytes, *, excludes: Iterable[str] = (), hashed: Callable[[int], object] | None = None) -> list[Found]:
+    """Read the tree at ROOT: directories first, then everything else, each in the order of the bytes of its path.
+
+    EXCLUDES are patterns as tar's ``--exclude`` takes them: shell wildcards (``*`` matches ``/`` too) matched against
+    ``NAME/path`` and against what follows any slash in it; an excluded directory goes with all it holds. Sockets are
+    left out, as tar does. HASHED is called with the number of bytes read, from several threads.
+
+    :raises OSError: something can't be read.
+    """
+    found = list(_walk(root, _excluder(excludes), os.path.basename(root)))
+    found.sort(key=lambda item: (item.entry.type != "directory", item.entry.name))
+    found = list(_join_links(found))
+    files = [i for i, item in enumerate(found) if item.entry.type == "file"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for i, digest in zip(files, pool.map(lambda i: _digest(found[i], hashed), files), strict=True):
+            found[i] = replace(found[i], entry=msgspec.structs.replace(found[i].entry, sha256=digest))
+    return found
+
+
+def _excluder(excludes: Iterable[str]) -> Callable[[bytes], bool]:
+    patterns = [compile_pattern(translate(pattern.rstrip("/"))) for pattern in (*excludes, *ALWAYS_EXCLUDED)]
+
+    def excluded(path: bytes) -> bool:
+        parts = os.fsdecode(path).split("/")
+        tails = ["/".join(parts[i:]) for i in range(len(parts))]
+        return any(pattern.match(tail) for pattern in patterns for tail in tails)
+
+    return excluded
+
+
+def _walk(root: bytes, excluded: Callable[[bytes], bool], top: bytes) -> Iterator[Found]:
+    """Yield everything below ROOT, without digests, in no particular order."""
+    yield _found(root, b".")
+    pending = [(root, b"")]
+    while pending:
+        directory, prefix = pending.pop()
+        with os.scandir(directory) as items:
+            for item in items:
+                path = prefix + item.name
+                if excluded(top + b"/" + path) or path == manifest.PATH:
+                    continue
+                if stat.S_ISSOCK(item.stat(follow_symlinks=False).st_mode):
+                    log.warning("leaving out %s: a socket", os.fsdecode(path))
+                    continue
+                found = _found(item.path, path)
+                yield found
+                if found.entry.type == "directory":
+                    pending.append((item.path, path + b"/"))
+
+
+def _found(file: bytes, path: bytes) -> Found:
+    facts = os.lstat(file)
+    kind = kind_of(facts.st_mode)
+    text, raw = manifest.spell(path)
+    target, raw_target = manifest.spell(os.readlink(file)) if kind == "symlink" else ("", "")
+    device = (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if kind in ("character", "block") else (0, 0)
+    return Found(manifest.Entry(
+        type=kind, path=text, raw_path=raw, mode=0o777 if kind == "symlink" else stat.S_IMODE(facts.st_mode),
+        uid=facts.st_uid, gid=facts.st_gid, mtime=int(facts.st_mtime), size=facts.st_size if kind == "file" else 0,
+        target=target, raw_target=raw_target, device=device, xattrs=xattrs_of(file),
+    ), file, facts)
+
+
+def kind_of(mode: int) -> manifest.Type:
+    """Return the manifest's word for a file type of inode(7)."""
+    kinds: dict[int, manifest.Type] = {
+        stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo",
+        stat.S_IFCHR: "character", stat.S_IFBLK: "block",
+    }
+    return kinds[stat.S_IFMT(mode)]
+
+
+def xattrs_of(file: bytes) -> dict[str, str]:
+    """Return the extended attributes that belong to the firmware, values percent-encoded.
+
+    Labels that the running system gives to every file (SELinux, IMA) are not the firmware's.
+    """
+    names = [name for name in os.listxattr(file, follow_symlinks=False)
+             if name.startswith(("user.", "system.posix_acl_")) or name == "security.capability"]
+    return {name: quote_from_bytes(os.getxattr(file, name, follow_symlinks=False), safe="") for name in sorted(names)}
+
+
+def _join_links(found: Sequence[Found]) -> Iterator[Found]:
+    """Yield FOUND with every further name of a file as a hard link to its first."""
+    first: dict[tuple[int, int], manifest.Entry] = {}
+    for item in found:
+        inode = (item.facts.st_dev, item.facts.st_ino)
+        if item.entry.type != "file" or item.facts.st_nlink == 1:
+            yield item
+        elif inode in first:
+            entry = first[inode]
+            linked = msgspec.structs.replace(item.entry, type="hardlink", size=0, target=entry.path,
+                                             raw_target=entry.raw_path, xattrs={})
+            yield replace(item, entry=linked)
+        else:
+            first[inode] = item.entry
+            yield item
+
+
+def _digest(item: Found, hashed: Callable[[int], object] | None) -> str:
+    with open(item.file, "rb", buffering=0) as file:
+        digest = digest_of(file.fileno(), hashed)
+        if not item.unchanged(os.fstat(file.fileno())):
+            raise changed(item.file)
+    return digest
+
+
+def digest_of(descriptor: int, hashed: Callable[[int], object] | None = None) -> str:
+    """Return the SHA-256 of an open file's content from its current position, in hex."""
+    digest = hashlib.sha256()
+    while block := os.read(descriptor, _BLOCK):
+        digest.update(block)
+        if hashed:
+            hashed(len(block))
+    return digest.hexdigest()
+
+
+def changed(file: bytes) -> FussyError:
+    """Return the error that says a file was written to while it was packed."""
+    return FussyError(f"cannot pack {os.fsdecode(file)}: it is being changed; stop what writes to it and pack again")
