@@ -1,0 +1,219 @@
+"""Runs GnuPG: the one place where gpg is started, watched and ended.
+
+Streams go through pipes of our own, because python-gnupg can't do what a bundle needs: it mixes status lines with
+gpg's messages on one descriptor (a crafted file could forge the former in the latter), collects everything in memory,
+and never ends a gpg that hangs. What it does well, keys, is done with it: see :func:`key_tool`.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fussy.errors import SystemSetup, Untrusted
+from fussy.trust import Key
+
+PIPE_SIZE = 1 << 20
+STATUS_LIMIT = 1 << 16
+"""More status lines than this many bytes no honest message causes."""
+
+SAFE_OPTIONS = ("--no-options", "--quiet", "--no-greeting", "--no-auto-key-retrieve", "--no-auto-key-locate",
+                "--disable-dirmngr", "--no-auto-check-trustdb", "--trust-model", "always",
+                "--weak-digest", "SHA1", "--weak-digest", "RIPEMD160", "--display-charset", "utf-8")
+UNATTENDED = ("--batch", "--no-tty")
+
+
+class Gpg:
+    """A running gpg whose status lines are collected; it can't outlive its ``with`` block.
+
+    :param stdin: file descriptor gpg reads, or ``subprocess.PIPE``
+    :param stdout: file descriptor gpg writes, or ``subprocess.PIPE``
+    :param own_group: start a process group, which is killed as a whole; not for a gpg that asks on the terminal
+    """
+
+    def __init__(self, arguments: Sequence[str], *, home: Path | None, stdin: int, stdout: int,
+                 own_group: bool = True) -> None:
+        self.status = b""
+        self.words = b""
+        self.own_group = own_group
+        reader, writer = os.pipe()
+        command = ["gpg", *SAFE_OPTIONS, "--status-fd", str(writer), *(["--homedir", str(home)] if home else []),
+                   *arguments]
+        try:
+            self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
+                                            pass_fds=[writer], env={**os.environ, "LC_ALL": "C"},
+                                            process_group=0 if own_group else None, bufsize=0)
+        except OSError as error:
+            os.close(reader)
+            raise SystemSetup(f"cannot run gpg: {error.strerror}; install the package gnupg") from error
+        finally:
+            os.close(writer)
+        assert self.process.stderr is not None
+        self.streams = {reader: "status", self.process.stderr.fileno(): "words"}
+        self.reader: int | None = reader
+
+    def __enter__(self) -> "Gpg":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.kill()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        if self.reader is not None:
+            os.close(self.reader)
+            self.reader = None
+
+    def kill(self) -> None:
+        """End gpg if it still runs, and everything it started with it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                if self.own_group:
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                else:
+                    self.process.kill()
+        self.process.wait()
+
+    def collect(self, descriptor: int) -> None:
+        """Take what gpg says on one of its side streams.
+
+        :raises Untrusted: it says more than any honest message makes it say
+        """
+        block = os.read(descriptor, 1 << 16)
+        if not block:
+            del self.streams[descriptor]
+        elif self.streams[descriptor] == "words":
+            self.words = (self.words + block)[-4096:]
+        else:
+            self.status += block
+            if len(self.status) > STATUS_LIMIT:
+                raise Untrusted("cannot trust the bundle: it makes gpg talk without end; fetch it again")
+
+    def wait_for(self, descriptor: int | None, silence: float) -> bool:
+        """Collect side streams until DESCRIPTOR can be read; without one, until gpg has closed them.
+
+        :param silence: seconds that gpg may stay silent on all of them
+        :return: whether DESCRIPTOR can be read
+        :raises Untrusted: gpg was silent for too long
+        """
+        poll = select.poll()
+        for one in (*self.streams, *([] if descriptor is None else [descriptor])):
+            poll.register(one, select.POLLIN)
+        while self.streams or descriptor is not None:
+            ready = [number for number, _ in poll.poll(silence * 1000)]
+            if not ready:
+                raise Untrusted(f"cannot trust the bundle: gpg stopped working on it for {silence:g} seconds; "
+                                "fetch it again, or look at this machine's load and disks")
+            for one in ready:
+                if one in self.streams:
+                    self.collect(one)
+                    if one not in self.streams:
+                        poll.unregister(one)
+            if descriptor in ready:
+                return True
+        return False
+
+    def finish(self, silence: float) -> tuple[list[str], int]:
+        """Wait for gpg's end; return its status lines and exit status."""
+        self.wait_for(None, silence)
+        try:
+            returncode = self.process.wait(silence)
+        except subprocess.TimeoutExpired as error:
+            raise Untrusted(f"cannot trust the bundle: gpg did not end within {silence:g} seconds") from error
+        return self.status.decode("utf-8", "backslashreplace").splitlines(), returncode
+
+    @property
+    def last_words(self) -> str:
+        """The last line gpg wrote for people."""
+        lines = self.words.decode("utf-8", "backslashreplace").strip().splitlines()
+        return lines[-1].removeprefix("gpg: ") if lines else "it gave no reason"
+
+
+class Plaintext(io.RawIOBase):
+    """What gpg makes of a message, read as it comes; ``fileno()`` is the pipe itself.
+
+    The pipe is watched while it is read through this object: a silent gpg is noticed, and so is an output far larger
+    than the message (a decompression bomb).
+    """
+
+    def __init__(self, gpg: Gpg, silence: float, limit: int) -> None:
+        assert gpg.process.stdout is not None
+        self.gpg = gpg
+        self.silence = silence
+        self.limit = limit
+        self.count = 0
+        self.ended = False
+        self.descriptor = gpg.process.stdout.fileno()
+        widen(self.descriptor)
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def readinto(self, buffer: Any) -> int:
+        if self.ended:
+            return 0
+        self.gpg.wait_for(self.descriptor, self.silence)
+        count = os.readv(self.descriptor, [buffer])
+        self.count += count
+        self.ended = count == 0
+        if self.count > self.limit:
+            raise Untrusted(f"cannot trust the bundle: it unpacks to more than {self.limit:,} bytes; "
+                            "pack it again without OpenPGP compression")
+        return count
+
+
+def widen(descriptor: int) -> None:
+    """Make a pipe as large as an ordinary user may, so that both ends run in long strokes."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+
+def key_tool(home: Path | None, limit: float = 120.0) -> Any:
+    """Return a python-gnupg ``GPG`` for work on keys, each of whose runs ends after LIMIT seconds.
+
+    :raises SystemSetup: gpg or the directory is missing
+    """
+    import gnupg  # 36 ms, which reading a bundle does not have to pay
+
+    class Tool(gnupg.GPG):  # type: ignore[misc]
+        def _collect_output(self, process: subprocess.Popen[bytes], *arguments: Any, **settings: Any) -> Any:
+            timer = threading.Timer(limit, process.kill)
+            timer.start()
+            try:
+                return super()._collect_output(process, *arguments, **settings)
+            finally:
+                timer.cancel()
+
+    try:
+        return Tool(gnupghome=None if home is None else str(home), encoding="utf-8", env={**os.environ, "LC_ALL": "C"},
+                    options=["--no-options", "--no-auto-key-locate", "--disable-dirmngr"])
+    except (OSError, ValueError) as error:
+        raise SystemSetup(f"cannot run gpg: {error}; install the package gnupg") from error
+
+
+def list_keys(home: Path | None, wanted: str | None = None, *, secret: bool = False) -> list[Key]:
+    """List the keys of a ring, or those that gpg finds by the name WANTED."""
+    def time(text: str) -> int:
+        return int(text) if text else 0
+
+    found = key_tool(home).list_keys(secret, keys=[wanted] if wanted else None)
+    return [Key(one["fingerprint"], tuple(one["uids"]), one["trust"], one["cap"], one["ownertrust"], time(one["date"]),
+                time(one["expires"]), tuple(subkey[2] for subkey in one["subkeys"]),
+                (one["keygrip"], *(subkey[3] for subkey in one["subkeys"]))) for one in found]
+
+
+def stop_agent(home: Path) -> None:
+    """End the gpg-agent of a directory of our own, if one runs."""
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30, check=False)
