@@ -41,8 +41,15 @@ ALTERNATE_NETWORK_POOL = "10.128.0.0/9"
 CHUTE_PREFIX_SIZE = 24
 ALLOW_MONITOR_MODE = False
 
-# Containers; {chute} stands for the chute's name
+# Containers; {chute} stands for the chute's name. Times are seconds: for one answer of the engine, for building or
+# fetching an image, and for a container to stop by itself
 DOCKER_BIN_DIR = "/usr/bin"
+DOCKER_HOST = "unix:///var/run/docker.sock"
+DOCKER_TIMEOUT = 60
+DOCKER_BUILD_TIMEOUT = 1800
+DOCKER_STOP_TIMEOUT = 10
+DOCKER_CONFIG_FILE = "/etc/default/docker"
+CHUTE_IMAGE_DIR = "/opt/firmware/current/images"
 INTERNAL_DATA_DIR = "/data"
 EXTERNAL_DATA_DIR = "/var/lib/paradrop/data/{chute}"
 INTERNAL_SYSTEM_DIR = "/paradrop"
