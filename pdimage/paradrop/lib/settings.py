@@ -19,9 +19,16 @@ RUNTIME_HOME_DIR = "/var/run/paradrop"
 DEBUG_MODE = False
 VERBOSE = False
 
-# The HTTP face
+# The HTTP face: where it listens (addresses, separated by blanks), who may use /v1 without a password, and after how
+# many wrong passwords an address has to wait
+PDFCD_ADDRESS = "127.0.0.1"
 PDFCD_PORT = 14321
 PDFCD_HEADER_VALUE = "*"
+PDFCD_V1_NETWORKS = "127.0.0.0/8 ::1/128"
+PDFCD_FAILURE_LIMIT = 10
+
+# The server that this router belongs to, as https://host:port
+PDSERVER_URL: str | None = None
 
 # Updates and the chute store
 FC_BOUNCE_UPDATE: str | None = None
