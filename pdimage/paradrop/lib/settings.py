@@ -52,7 +52,7 @@ ALLOW_MONITOR_MODE = False
 # fetching an image, and for a container to stop by itself
 DOCKER_BIN_DIR = "/usr/bin"
 DOCKER_HOST = "unix:///var/run/docker.sock"
-DOCKER_TIMEOUT = 60
+DOCKER_TIMEOUT = 30
 DOCKER_BUILD_TIMEOUT = 1800
 DOCKER_STOP_TIMEOUT = 10
 DOCKER_CONFIG_FILE = "/etc/default/docker"
