@@ -16,15 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # Updated between the releases, when the archive still offers an older version beside the newest.
-UPDATED = """libssl3 libpython3.11-minimal libpython3.11-stdlib python3.11-minimal libcurl4 curl hostapd wpasupplicant
-    strongswan-starter strongswan-libcharon libstrongswan bind9-libs bind9-host dnsmasq-base openssh-client openssh-server
-    sudo rsync libc6 libc-bin libsystemd-shared""".split()
-SAME = """docker.io tzdata perl-base openssl bash busybox iproute2 iptables nftables tcpdump iw wireless-regdb ethtool ppp openvpn
-    python3-django python3-twisted python3-docker perl-modules-5.36 vim-runtime usb-modeswitch-data
-    modemmanager snmpd libsnmp-base lighttpd wireguard-tools radvd firmware-ath9k-htc""".split()
+UPDATED = [
+    "libssl3", "libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal", "libcurl4", "curl", "hostapd",
+    "wpasupplicant", "strongswan-starter", "strongswan-libcharon", "libstrongswan", "bind9-libs", "bind9-host",
+    "dnsmasq-base", "openssh-client", "openssh-server", "sudo", "rsync", "libc6", "libc-bin", "libsystemd-shared",
+]
+SAME = [
+    "docker.io", "tzdata", "perl-base", "openssl", "bash", "busybox", "iproute2", "iptables", "nftables", "tcpdump",
+    "iw", "wireless-regdb", "ethtool", "ppp", "openvpn", "python3-django", "python3-twisted", "python3-docker",
+    "perl-modules-5.36", "vim-runtime", "usb-modeswitch-data", "modemmanager", "snmpd", "libsnmp-base", "lighttpd",
+    "wireguard-tools", "radvd", "firmware-ath9k-htc",
+]
 NEW = ["mosquitto", "monit"]
 WEB_PAGE = ["libjs-bootstrap", "node-jquery"]
-# Other builds of the same source, for when the archive has one version only: (path, its package, the other, path there).
+# Builds of the same source, for when the archive has one version only: (path, its package, the other, path there).
 RELATED = [
     ("usr/sbin/squid", "squid", "squid-openssl", "usr/sbin/squid"),
     ("usr/bin/sudo", "sudo", "sudo-ldap", "usr/bin/sudo"),
@@ -174,7 +179,8 @@ def contents(tree: Path) -> dict[str, tuple[int, str, int]]:
 def compare(folder: Path) -> Pair:
     """Read both trees and say how they differ."""
     first, second = contents(folder / "firmware-1"), contents(folder / "firmware-2")
-    changed = [name for name in second if name in first and first[name][1] != second[name][1]]
+    both = [name for name in second if name in first]
+    changed = [name for name in both if first[name][1] != second[name][1]]
     there = {digest for _, digest, _ in first.values()}
     only_second = [name for name in second if name not in first]
     moved = [name for name in only_second if second[name][1] in there]
@@ -185,7 +191,7 @@ def compare(folder: Path) -> Pair:
         len(second), sum(size for size, _, _ in second.values()),
         len(changed), sum(second[name][0] for name in changed),
         len(added), sum(second[name][0] for name in added), len(moved),
-        sum(1 for name in second if name in first and first[name][1] == second[name][1] and first[name] != second[name]),
+        sum(1 for name in both if first[name][:2] == second[name][:2] and first[name][2] != second[name][2]),
         sum(1 for name in first if name not in second),
         json.loads((folder / "versions.json").read_text())["stand_ins"])
 
