@@ -6,44 +6,46 @@ throw-away copy. What gpg may be believed is decided in :mod:`fussy.trust`.
 
 import contextlib
 import os
-import shutil
-import stat
+import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from fussy.errors import FussyError, SystemSetup, Untrusted
-from fussy.gpgprocess import UNATTENDED, Gpg, Plaintext, list_keys, stop_agent
-from fussy.trust import Key, Signer, choose_key, judge, parse_signers, parse_status, vouching
+from fussy.gpghome import copy_keyring, has_passphrase, list_keys, private_home, secret_keygrips
+from fussy.gpgprocess import UNATTENDED, Gpg, Plaintext, widen
+from fussy.trust import Key, Signer, choose_key, judge, judge_seal, key_query, parse_signers, usable_keys, vouching
 
 __all__ = ["Keyring", "Signer", "open_keyring", "seal"]
 
-RING_FILES = ("pubring.kbx", "pubring.gpg", "trustdb.gpg")
-SECRET_KEYS = "private-keys-v1.d"
 SIGNERS = "signers"
-
+SIGNING_LIMIT = 600.0
+"""Seconds after which a gpg that only has to sign is taken for dead; a smart card may want a touch."""
 SMALL_PLAINTEXT = 64 << 20
 LARGEST_RATIO = 20
-"""A bundle is compressed before it is signed: OpenPGP compression of more than this is no bundle but a bomb."""
+"""A bundle is compressed before it is signed; OpenPGP compression that saves more than this is a bomb."""
 
 
+@dataclass(frozen=True)
 class Keyring:
-    """The keys of a device, ready for gpg: HOME is the throw-away copy, ALLOWED the fingerprints that may sign."""
+    """The keys of a device, ready for gpg."""
 
-    def __init__(self, home: Path, allowed: frozenset[str], clock: Sequence[str]) -> None:
-        self.home = home
-        self.allowed = allowed
-        self.clock = clock
+    home: Path
+    """The throw-away GNUPGHOME."""
+    allowed: frozenset[str]
+    """Primary fingerprints of those who may sign."""
+    clock: tuple[str, ...] = ()
+    """Options that give gpg the time when the machine doesn't know it."""
 
     def verify(self, bundle: BinaryIO, consume: Callable[[bytes], object], *, silence: float = 60.0) -> Signer:
         """Hand the plaintext of a bundle to CONSUME as it comes, and judge its signature when it has ended.
 
         Until this returns, nothing that CONSUME got may be believed. What it raises ends gpg and is passed on.
 
-        :param bundle: an open regular file; it is read from its beginning
+        :param bundle: an open file; it is read from its beginning
         :param silence: seconds that gpg may take for its next piece of output
         :raises Untrusted: no allowed signer vouches for the whole message
         """
@@ -58,12 +60,13 @@ class Keyring:
         """Give the plaintext of a bundle a second time, without looking at the signature again.
 
         Only for a bundle that :meth:`verify` has judged, and only for bytes that are compared with those it delivered:
-        the file may have been changed since. gpg is killed when the block is left early.
+        the file may have been changed since. The pipe is a raw one: a read gives what is there. gpg is killed when the
+        block is left before the end.
 
-        :raises Untrusted: the message can't be decrypted to its end
+        :raises Untrusted: the message could not be decrypted to its end
         """
         with self.reading(bundle, silence, "--skip-verify") as plaintext:
-            yield plaintext  # type: ignore[misc]
+            yield cast(BinaryIO, plaintext)
             if not plaintext.read(1):
                 _, returncode = plaintext.gpg.finish(silence)
                 if returncode != 0:
@@ -72,11 +75,12 @@ class Keyring:
 
     @contextlib.contextmanager
     def reading(self, bundle: BinaryIO, silence: float, *options: str) -> Iterator[Plaintext]:
-        """Run gpg on a bundle from its beginning."""
+        """Run gpg on a bundle, from its beginning."""
         os.lseek(bundle.fileno(), 0, os.SEEK_SET)
         limit = max(SMALL_PLAINTEXT, LARGEST_RATIO * os.fstat(bundle.fileno()).st_size)
-        with Gpg([*UNATTENDED, *self.clock, *options, "--decrypt"], home=self.home, stdin=bundle.fileno(),
-                 stdout=subprocess.PIPE) as gpg:
+        with Gpg([*UNATTENDED, "--pinentry-mode", "error", *self.clock, *options, "--decrypt"], home=self.home,
+                 stdin=bundle.fileno(), stdout=subprocess.PIPE,
+                 refuse=lambda why: Untrusted(f"cannot trust {named(bundle)}: {why}")) as gpg:
             yield Plaintext(gpg, silence, limit)
 
 
@@ -96,64 +100,28 @@ def open_keyring(keyring: Path) -> Iterator[Keyring]:
     :raises SystemSetup: the directory can't be read or allows nobody to sign, or gpg is missing
     """
     with private_home() as home:
-        newest = copy_ring(keyring, home)
+        newest = copy_keyring(keyring, home)
         keys = list_keys(home)
-        if (keyring / SIGNERS).exists():
-            allowed = parse_signers((keyring / SIGNERS).read_text(), str(keyring / SIGNERS))
+        listed = keyring / SIGNERS
+        if listed.exists():
+            allowed = parse_signers(listed.read_text(errors="replace"), str(listed))
         else:
-            secret = {path.stem for path in (home / SECRET_KEYS).glob("*.key")}
-            allowed = vouching(keys, secret)
-            if not allowed:
-                raise SystemSetup(f"cannot trust anybody by {keyring}: no foreign key in it is marked as ultimately "
-                                  f"trusted; mark it, or write its fingerprint into {keyring / SIGNERS}")
-        yield Keyring(home, allowed, clock_options(max([newest, *(key.created for key in keys)])))
+            allowed = vouching(keys, secret_keygrips(home))
+        if not any(key.fingerprint in allowed for key in keys):
+            raise SystemSetup(f"cannot trust any bundle with the keyring {keyring}: it holds no key that may sign; "
+                              f"import one and mark it as ultimately trusted, or write its fingerprint into {listed}")
+        yield Keyring(home, allowed, clock(max(newest, *(key.created for key in keys))))
 
 
-def clock_options(known: float) -> list[str]:
-    """Tell gpg a time that can't be earlier than KNOWN (Unix seconds).
+def clock(known: float) -> tuple[str, ...]:
+    """Tell gpg a time that is not earlier than KNOWN (Unix seconds) nor than this program's own file.
 
-    A router without a clock battery boots in 1970, when every key is yet to be made. Its keys and the files that hold
-    them prove that it is later: with that time, good bundles can be installed by hand, while a key or signature that
-    expires after it can't be told to have expired until the clock is set.
+    A router without a battery for its clock boots in 1970, when every key is yet to be made. The keys and the files
+    that hold them prove that it is later. With that time a good bundle can be installed by hand; that a key or a
+    signature expired after that time can't be noticed until the clock is set.
     """
-    return [] if time.time() >= known else ["--faked-system-time", str(int(known) + 1)]
-
-
-@contextlib.contextmanager
-def private_home() -> Iterator[Path]:
-    """Make a directory for gpg that only this user can enter; in memory if possible, as secret keys go there.
-
-    The path is short, because the socket of gpg-agent in it may have only 107 bytes.
-    """
-    place = next((place for place in ("/run", tempfile.gettempdir()) if os.access(place, os.W_OK)), None)
-    home = Path(tempfile.mkdtemp(prefix="fussy-", dir=place))
-    try:
-        yield home
-    finally:
-        if any(home.glob("S.gpg-agent*")):
-            stop_agent(home)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def copy_ring(keyring: Path, home: Path) -> float:
-    """Copy what gpg needs of a key directory; return the newest modification time of its files."""
-    newest = Path(__file__).stat().st_mtime
-    try:
-        if not any((keyring / name).exists() for name in RING_FILES[:2]):
-            what = "it holds no public keys" if keyring.is_dir() else "no such directory"
-            raise SystemSetup(f"cannot use the keyring {keyring}: {what}; make one with `fussy keys keyring`, "
-                              "or name another with --keyring")
-        secret = sorted((keyring / SECRET_KEYS).glob("*.key"))
-        for path in [*(keyring / name for name in RING_FILES), *secret]:
-            if path.exists():
-                target = home / path.relative_to(keyring)
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                shutil.copyfile(path, target)
-                newest = max(newest, path.stat().st_mtime)
-    except OSError as error:
-        raise SystemSetup(f"cannot read the keyring {keyring}: {error.strerror}: {error.filename}; "
-                          "run as the user whose keys these are") from error
-    return newest
+    known = max(known, Path(__file__).stat().st_mtime)
+    return () if time.time() >= known else ("--faked-system-time", str(int(known) + 1))
 
 
 @contextlib.contextmanager
@@ -161,58 +129,68 @@ def seal(output: Path, *, sign_with: str | None = None, encrypt_for: Sequence[st
          passphrase_file: Path | None = None) -> Iterator[BinaryIO]:
     """Give a pipe; what is written to it becomes a signed, binary OpenPGP message at OUTPUT when the block ends.
 
-    OUTPUT appears, complete and on the disk, only after gpg's status lines say that the right key signed it (and that
-    it is encrypted, if it was to be). After any failure there is nothing.
+    OUTPUT appears, complete and on the disk, only after gpg's status lines say that the right key signed it, and that
+    it is encrypted if it was to be. After any failure there is nothing.
 
     :param sign_with: key id, fingerprint or e-mail address; by default the first secret key that can sign
     :param encrypt_for: recipients, named the same way; gpg's web of trust is not asked about them
     :param home: GNUPGHOME; by default the user's
-    :param passphrase_file: where the first line is the pass-phrase of the signing key; otherwise gpg asks for it on
-        the terminal when the key has one
-    :raises SystemSetup: a key can't be used; said before anything is written
-    :raises FussyError: gpg failed
+    :param passphrase_file: its first line is the pass-phrase of the signing key; otherwise gpg asks for it on the
+        terminal, when the key has one, before anything is written
+    :raises SystemSetup: a key or its pass-phrase can't be used; said before anything is written
+    :raises FussyError: gpg failed later
     """
     signer = choose_signer(home, sign_with)
-    recipients = [choose_key(list_keys(home), one, "E") for one in encrypt_for]
-    asking = ["--pinentry-mode", "loopback"]
-    attended = passphrase_file is None and has_terminal()
-    if passphrase_file is not None:
-        asking += ["--passphrase-file", str(passphrase_file)]
-    if not attended:
-        asking += UNATTENDED
-    arguments = [*asking, "--compress-algo", "none", "--digest-algo", "SHA256", "--cipher-algo", "AES256",
-                 "--local-user", signer.fingerprint, "--sign"]
+    recipients = [choose_key(list_keys(home, key_query(one, "E")), one, "E") for one in encrypt_for]
+    arguments = [*asking(passphrase_file), "--local-user", signer.fingerprint, "--compress-algo", "none",
+                 "--digest-algo", "SHA256", "--cipher-algo", "AES256", "--sign"]
+    if has_passphrase(home, signer):
+        try_to_sign(arguments, home, signer)
+    for one in recipients:
+        arguments += ["--recipient", one.fingerprint]
     if recipients:
-        arguments += ["--encrypt", *(word for one in recipients for word in ("--recipient", one.fingerprint))]
-    descriptor, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    try:
-        with Gpg(arguments, home=home, stdin=subprocess.PIPE, stdout=descriptor, own_group=not attended) as gpg:
-            assert gpg.process.stdin is not None
-            try:
-                yield gpg.process.stdin  # type: ignore[misc]
-                gpg.process.stdin.close()
-            except OSError:
-                if gpg.process.poll() is None:
-                    raise
-            lines, returncode = gpg.finish(600)
-            check_sealed(lines, returncode, {signer.fingerprint, *signer.subkeys}, bool(recipients), gpg.last_words)
-        os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-        os.fsync(descriptor)
-        Path(name).replace(output)
-    finally:
-        os.close(descriptor)
-        Path(name).unlink(missing_ok=True)
+        arguments.append("--encrypt")
+    with appearing(output) as descriptor, Gpg(
+            arguments, home=home, stdin=subprocess.PIPE, stdout=descriptor,
+            refuse=lambda why: FussyError(f"cannot write {output}: {why}")) as gpg:
+        pipe = cast(BinaryIO, gpg.process.stdin)
+        widen(pipe.fileno())
+        failure = None
+        try:
+            yield pipe
+            pipe.close()
+        except Exception as error:
+            # gpg does not end before its input does unless it fails, and then a broken pipe is only the consequence.
+            if not gpg.has_ended(2 if isinstance(error, BrokenPipeError) else 0.1):
+                raise
+            failure = error
+        complaint = judge_seal(*gpg.finish(SIGNING_LIMIT), signer, bool(recipients))
+        if complaint:
+            raise gpg.refuse(f"{complaint} (gpg says: {gpg.last_words})") from failure
+        if failure:
+            raise failure
 
 
 def choose_signer(home: Path | None, wanted: str | None) -> Key:
     """Find the secret key to sign with; without a name the first that can, as gpg itself would."""
-    keys = list_keys(home, secret=True)
     if wanted is not None:
-        return choose_key(keys, wanted, "S")
-    usable = [key for key in keys if not key.fault and "S" in key.capabilities]
+        return choose_key(list_keys(home, key_query(wanted, "S"), secret=True), wanted, "S")
+    usable = usable_keys(list_keys(home, secret=True), "S")
     if not usable:
-        raise SystemSetup("cannot sign: there is no usable secret key; make one with `fussy keys signing`")
+        raise SystemSetup("cannot sign: there is no secret key that can; make one with `fussy keys signing`, "
+                          "or set GNUPGHOME to where it is")
     return usable[0]
+
+
+def asking(passphrase_file: Path | None) -> list[str]:
+    """Options by which gpg gets a pass-phrase: from a file, from the terminal by itself, or not at all."""
+    if passphrase_file is not None:
+        try:
+            passphrase_file.open("rb").close()
+        except OSError as error:
+            raise SystemSetup(f"cannot read the pass-phrase file {passphrase_file}: {error.strerror}") from error
+        return ["--pinentry-mode", "loopback", "--passphrase-file", str(passphrase_file), *UNATTENDED]
+    return ["--pinentry-mode", "loopback", *([] if has_terminal() else UNATTENDED)]
 
 
 def has_terminal() -> bool:
@@ -224,10 +202,33 @@ def has_terminal() -> bool:
     return True
 
 
-def check_sealed(lines: Sequence[str], returncode: int, signers: set[str], encrypted: bool, words: str) -> None:
-    status = parse_status(lines)
-    made = [one.arguments for one in status if one.keyword == "SIG_CREATED"]
-    good = (returncode == 0 and len(made) == 1 and made[0][5] in signers
-            and ("END_ENCRYPTION" in {one.keyword for one in status}) == encrypted)
-    if not good:
-        raise FussyError(f"cannot sign: gpg says: {words}")
+def try_to_sign(arguments: Sequence[str], home: Path | None, signer: Key) -> None:
+    """Sign nothing, so that a pass-phrase is asked for now (gpg-agent remembers it) and not after a long packing."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with Gpg(arguments, home=home, stdin=null, stdout=null,
+                 refuse=lambda why: SystemSetup(f"cannot sign with key {signer.name}: {why}")) as gpg:
+            complaint = judge_seal(*gpg.finish(SIGNING_LIMIT if gpg.own_group else None), signer, False)
+            if complaint:
+                raise gpg.refuse(f"{complaint} (gpg says: {gpg.last_words})")
+    finally:
+        os.close(null)
+
+
+@contextlib.contextmanager
+def appearing(output: Path) -> Iterator[int]:
+    """Give a file descriptor whose file is named OUTPUT when the block ends well, and is gone when it doesn't."""
+    unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise SystemSetup(f"cannot write {output}: {error.strerror}") from error
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+        unfinished.replace(output)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Runs GnuPG: the one place where gpg is started, watched and ended.
+"""Runs gpg on a message: the one place where that is started, watched and ended.
 
-Streams go through pipes of our own, because python-gnupg can't do what a bundle needs: it mixes status lines with
-gpg's messages on one descriptor (a crafted file could forge the former in the latter), collects everything in memory,
-and never ends a gpg that hangs. What it does well, keys, is done with it: see :func:`key_tool`.
+python-gnupg, which does the work on keys (:mod:`fussy.gpghome`), can't do what a bundle needs: it mixes status lines
+with gpg's messages on one descriptor, so that a crafted file could forge the former in the latter; it copies every
+byte through threads into memory; and it waits for ever for a gpg that hangs.
 """
 
 import contextlib
@@ -12,13 +12,11 @@ import os
 import select
 import signal
 import subprocess
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fussy.errors import SystemSetup, Untrusted
-from fussy.trust import Key
+from fussy.errors import FussyError, SystemSetup
 
 PIPE_SIZE = 1 << 20
 STATUS_LIMIT = 1 << 16
@@ -28,6 +26,7 @@ SAFE_OPTIONS = ("--no-options", "--quiet", "--no-greeting", "--no-auto-key-retri
                 "--disable-dirmngr", "--no-auto-check-trustdb", "--trust-model", "always",
                 "--weak-digest", "SHA1", "--weak-digest", "RIPEMD160", "--display-charset", "utf-8")
 UNATTENDED = ("--batch", "--no-tty")
+"""So that gpg never waits for an answer."""
 
 
 class Gpg:
@@ -35,21 +34,23 @@ class Gpg:
 
     :param stdin: file descriptor gpg reads, or ``subprocess.PIPE``
     :param stdout: file descriptor gpg writes, or ``subprocess.PIPE``
-    :param own_group: start a process group, which is killed as a whole; not for a gpg that asks on the terminal
+    :param refuse: makes the error to raise of the reason to give
     """
 
     def __init__(self, arguments: Sequence[str], *, home: Path | None, stdin: int, stdout: int,
-                 own_group: bool = True) -> None:
+                 refuse: Callable[[str], FussyError]) -> None:
         self.status = b""
         self.words = b""
-        self.own_group = own_group
+        self.refuse = refuse
+        # A gpg that may ask on the terminal has to stay in the group that owns the terminal.
+        self.own_group = "--batch" in arguments
         reader, writer = os.pipe()
         command = ["gpg", *SAFE_OPTIONS, "--status-fd", str(writer), *(["--homedir", str(home)] if home else []),
                    *arguments]
         try:
             self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
                                             pass_fds=[writer], env={**os.environ, "LC_ALL": "C"},
-                                            process_group=0 if own_group else None, bufsize=0)
+                                            process_group=0 if self.own_group else None)
         except OSError as error:
             os.close(reader)
             raise SystemSetup(f"cannot run gpg: {error.strerror}; install the package gnupg") from error
@@ -85,7 +86,7 @@ class Gpg:
     def collect(self, descriptor: int) -> None:
         """Take what gpg says on one of its side streams.
 
-        :raises Untrusted: it says more than any honest message makes it say
+        :raises FussyError: it says more than any honest message makes it say
         """
         block = os.read(descriptor, 1 << 16)
         if not block:
@@ -95,23 +96,23 @@ class Gpg:
         else:
             self.status += block
             if len(self.status) > STATUS_LIMIT:
-                raise Untrusted("cannot trust the bundle: it makes gpg talk without end; fetch it again")
+                raise self.refuse("it makes gpg talk without end; fetch it again")
 
-    def wait_for(self, descriptor: int | None, silence: float) -> bool:
+    def wait_for(self, descriptor: int | None, silence: float | None) -> bool:
         """Collect side streams until DESCRIPTOR can be read; without one, until gpg has closed them.
 
-        :param silence: seconds that gpg may stay silent on all of them
+        :param silence: seconds that gpg may stay silent on all of them; None: as long as it likes
         :return: whether DESCRIPTOR can be read
-        :raises Untrusted: gpg was silent for too long
+        :raises FussyError: gpg was silent for too long
         """
         poll = select.poll()
         for one in (*self.streams, *([] if descriptor is None else [descriptor])):
             poll.register(one, select.POLLIN)
         while self.streams or descriptor is not None:
-            ready = [number for number, _ in poll.poll(silence * 1000)]
+            ready = [number for number, _ in poll.poll(None if silence is None else silence * 1000)]
             if not ready:
-                raise Untrusted(f"cannot trust the bundle: gpg stopped working on it for {silence:g} seconds; "
-                                "fetch it again, or look at this machine's load and disks")
+                raise self.refuse(f"gpg did nothing for {silence:g} seconds; try again, "
+                                  "and look at this machine's load and disks")
             for one in ready:
                 if one in self.streams:
                     self.collect(one)
@@ -121,14 +122,20 @@ class Gpg:
                 return True
         return False
 
-    def finish(self, silence: float) -> tuple[list[str], int]:
+    def finish(self, silence: float | None) -> tuple[list[str], int]:
         """Wait for gpg's end; return its status lines and exit status."""
         self.wait_for(None, silence)
         try:
             returncode = self.process.wait(silence)
         except subprocess.TimeoutExpired as error:
-            raise Untrusted(f"cannot trust the bundle: gpg did not end within {silence:g} seconds") from error
+            raise self.refuse(f"gpg did not end within {silence:g} seconds; try again") from error
         return self.status.decode("utf-8", "backslashreplace").splitlines(), returncode
+
+    def has_ended(self, within: float) -> bool:
+        """Whether gpg ends by itself in the next seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(within)
+        return self.process.returncode is not None
 
     @property
     def last_words(self) -> str:
@@ -168,8 +175,7 @@ class Plaintext(io.RawIOBase):
         self.count += count
         self.ended = count == 0
         if self.count > self.limit:
-            raise Untrusted(f"cannot trust the bundle: it unpacks to more than {self.limit:,} bytes; "
-                            "pack it again without OpenPGP compression")
+            raise self.gpg.refuse(f"it unpacks to more than {self.limit:,} bytes; pack it without OpenPGP compression")
         return count
 
 
@@ -177,43 +183,3 @@ def widen(descriptor: int) -> None:
     """Make a pipe as large as an ordinary user may, so that both ends run in long strokes."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-
-
-def key_tool(home: Path | None, limit: float = 120.0) -> Any:
-    """Return a python-gnupg ``GPG`` for work on keys, each of whose runs ends after LIMIT seconds.
-
-    :raises SystemSetup: gpg or the directory is missing
-    """
-    import gnupg  # 36 ms, which reading a bundle does not have to pay
-
-    class Tool(gnupg.GPG):  # type: ignore[misc]
-        def _collect_output(self, process: subprocess.Popen[bytes], *arguments: Any, **settings: Any) -> Any:
-            timer = threading.Timer(limit, process.kill)
-            timer.start()
-            try:
-                return super()._collect_output(process, *arguments, **settings)
-            finally:
-                timer.cancel()
-
-    try:
-        return Tool(gnupghome=None if home is None else str(home), encoding="utf-8", env={**os.environ, "LC_ALL": "C"},
-                    options=["--no-options", "--no-auto-key-locate", "--disable-dirmngr"])
-    except (OSError, ValueError) as error:
-        raise SystemSetup(f"cannot run gpg: {error}; install the package gnupg") from error
-
-
-def list_keys(home: Path | None, wanted: str | None = None, *, secret: bool = False) -> list[Key]:
-    """List the keys of a ring, or those that gpg finds by the name WANTED."""
-    def time(text: str) -> int:
-        return int(text) if text else 0
-
-    found = key_tool(home).list_keys(secret, keys=[wanted] if wanted else None)
-    return [Key(one["fingerprint"], tuple(one["uids"]), one["trust"], one["cap"], one["ownertrust"], time(one["date"]),
-                time(one["expires"]), tuple(subkey[2] for subkey in one["subkeys"]),
-                (one["keygrip"], *(subkey[3] for subkey in one["subkeys"]))) for one in found]
-
-
-def stop_agent(home: Path) -> None:
-    """End the gpg-agent of a directory of our own, if one runs."""
-    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], stdin=subprocess.DEVNULL,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30, check=False)

@@ -17,21 +17,24 @@ Whatever is not known to be harmless counts against the bundle.
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fussy.errors import SystemSetup, Untrusted
 
+PURPOSES = {"E": "encrypt for", "S": "sign with"}
 STRONG_DIGESTS = {"8": "SHA256", "9": "SHA384", "10": "SHA512"}
 WEAK_DIGESTS = {"1": "MD5", "2": "SHA-1", "3": "RIPEMD-160", "11": "SHA-224"}
 
+GPG_ERR_BAD_PASSPHRASE = 11
+
 HARMLESS = frozenset({
-    "BEGIN_DECRYPTION", "DECRYPTION_INFO", "DECRYPTION_KEY", "DECRYPTION_OKAY", "DECRYPTION_COMPLIANCE_MODE", "ENC_TO",
-    "END_DECRYPTION", "GOODMDC", "GOODSIG", "KEY_CONSIDERED", "NEWSIG", "NOTATION_DATA", "NOTATION_FLAGS",
-    "NOTATION_NAME", "NO_SECKEY", "PINENTRY_LAUNCHED", "PLAINTEXT", "PLAINTEXT_LENGTH", "POLICY_URL", "PROGRESS",
-    "SESSION_KEY", "SIG_ID", "SIG_SUBPACKET", "TRUST_FULLY", "TRUST_MARGINAL", "TRUST_NEVER", "TRUST_ULTIMATE",
-    "TRUST_UNDEFINED", "USERID_HINT", "VALIDSIG", "VERIFICATION_COMPLIANCE_MODE",
+    "BEGIN_DECRYPTION", "CARDCTRL", "DECRYPTION_COMPLIANCE_MODE", "DECRYPTION_INFO", "DECRYPTION_KEY",
+    "DECRYPTION_OKAY", "ENC_TO", "END_DECRYPTION", "GOODMDC", "GOODSIG", "KEYEXPIRED", "KEYREVOKED", "KEY_CONSIDERED",
+    "NEWSIG", "NOTATION_DATA", "NOTATION_FLAGS", "NOTATION_NAME", "NO_SECKEY", "PLAINTEXT", "PLAINTEXT_LENGTH",
+    "POLICY_URL", "PROGRESS", "SIG_ID", "SIG_SUBPACKET", "USERID_HINT", "VALIDSIG", "VERIFICATION_COMPLIANCE_MODE",
 })
-"""What may occur beside a good signature. NO_SECKEY: a message for several devices is not for all of them."""
+"""What may occur beside a good signature. A message for several devices is not for all of them (NO_SECKEY), and a key
+may have expired or revoked subkeys (KEYEXPIRED, KEYREVOKED) beside the one that signed."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +71,21 @@ class Key:
         return {"e": "has expired", "r": "has been revoked", "d": "is disabled", "i": "is invalid"}.get(self.validity)
 
 
-@dataclass(frozen=True)
-class Status:
-    """One status line of GnuPG: keyword and blank-separated arguments."""
-
-    keyword: str
-    arguments: tuple[str, ...] = field(default=())
+Statuses = Mapping[str, Sequence[tuple[str, ...]]]
+"""GnuPG's status lines: for each keyword the arguments of its lines, in their order."""
 
 
-def parse_status(lines: Iterable[str]) -> list[Status]:
+def by_keyword(lines: Iterable[str]) -> Statuses:
     """Read status lines; text that isn't one is left out.
 
-    >>> parse_status(["[GNUPG:] NODATA 1", "gpg: hello"])
-    [Status(keyword='NODATA', arguments=('1',))]
+    >>> by_keyword(["[GNUPG:] NODATA 1", "gpg: hello"])
+    {'NODATA': [('1',)]}
     """
-    found = []
+    found: dict[str, list[tuple[str, ...]]] = {}
     for line in lines:
         words = line.split()
         if len(words) > 1 and words[0] == "[GNUPG:]":
-            found.append(Status(words[1], tuple(words[2:])))
+            found.setdefault(words[1], []).append(tuple(words[2:]))
     return found
 
 
@@ -98,19 +97,28 @@ def judge(lines: Iterable[str], returncode: int, allowed: Collection[str], bundl
     :param allowed: primary fingerprints of the keys that may sign
     :raises Untrusted: nobody allowed vouches for the whole message; the text says what is wrong and what to do
     """
-    status = parse_status(lines)
-    by_keyword: dict[str, list[tuple[str, ...]]] = {}
-    for one in status:
-        by_keyword.setdefault(one.keyword, []).append(one.arguments)
-    complaint = (damage(by_keyword) or bad_signature(by_keyword) or wrong_shape(by_keyword, returncode)
-                 or not_allowed(by_keyword, allowed))
+    status = by_keyword(lines)
+    complaint = (damage(status) or bad_signature(status) or wrong_shape(status, returncode)
+                 or not_allowed(status, allowed))
     if complaint:
         raise Untrusted(f"cannot trust {bundle}: {complaint}")
-    signature = by_keyword["VALIDSIG"][0]
-    return Signer(signature[9], " ".join(by_keyword["GOODSIG"][0][1:]), int(signature[2]))
+    signature = status["VALIDSIG"][0]
+    return Signer(signature[9], " ".join(status["GOODSIG"][0][1:]), int(signature[2]))
 
 
-Statuses = Mapping[str, Sequence[tuple[str, ...]]]
+def judge_seal(lines: Iterable[str], returncode: int, signer: Key, encrypted: bool) -> str | None:
+    """Tell why what gpg wrote is not a message signed by SIGNER (and encrypted, if it was to be), or None."""
+    status = by_keyword(lines)
+    if returncode == 0:
+        made = status.get("SIG_CREATED", [])
+        good = (len(made) == 1 and made[0][0] == "S" and made[0][2] in STRONG_DIGESTS and made[0][3] == "00"
+                and made[0][5] in (signer.fingerprint, *signer.subkeys))
+        return None if good and ("END_ENCRYPTION" in status) == encrypted else "it is not signed as it should be"
+    if ("sign", GPG_ERR_BAD_PASSPHRASE) in {(place, int(code) & 0xFFFF) for place, code in failures(status)}:
+        return "the pass-phrase is wrong; try again"
+    if "NEED_PASSPHRASE" in status:
+        return "its pass-phrase is needed; run this on a terminal, or give a file with --passphrase-file"
+    return "gpg failed"
 
 
 def damage(status: Statuses) -> str | None:
@@ -128,14 +136,15 @@ def damage(status: Statuses) -> str | None:
         return "it is not an OpenPGP message that holds data, or its beginning is damaged; fetch it again"
     if "NODATA" in status or "UNEXPECTED" in status:
         return "it is cut short, or something else follows it; fetch it again"
-    if len(status["PLAINTEXT"]) > 1 or ("ERROR", "proc_pkt.plaintext") in errors(status):
+    if len(status["PLAINTEXT"]) > 1 or "proc_pkt.plaintext" in dict(failures(status)):
         return "it holds more than one message; pack it again"
     return None
 
 
-def errors(status: Statuses) -> set[tuple[str, str]]:
-    """The places in which gpg reports errors."""
-    return {(word, arguments[0]) for word in ("ERROR", "FAILURE") for arguments in status.get(word, ()) if arguments}
+def failures(status: Statuses) -> list[tuple[str, str]]:
+    """Where gpg reports failures, each with gpg's error code."""
+    return [(words[0], words[1]) for keyword in ("ERROR", "FAILURE") for words in status.get(keyword, ())
+            if len(words) > 1]
 
 
 def bad_signature(status: Statuses) -> str | None:
@@ -225,31 +234,49 @@ def vouching(keys: Iterable[Key], secret_keygrips: Collection[str]) -> frozenset
                      if key.ownertrust == "u" and set(key.keygrips).isdisjoint(secret_keygrips))
 
 
+def key_query(wanted: str, purpose: str) -> str:
+    """Turn the operator's name for a key (key id, fingerprint or e-mail address) into what gpg is asked for.
+
+    >>> key_query("0xc064b21c", "E"), key_query("-x@example.org", "E")
+    ('C064B21C', '*-x@example.org')
+
+    :raises SystemSetup: it is none of them
+    """
+    number = re.sub(r"^0x|\s", "", wanted.strip(), flags=re.IGNORECASE).upper()
+    if re.fullmatch("[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{40}", number):
+        return number
+    if "@" in wanted:
+        return f"*{address(wanted)}"
+    raise SystemSetup(f"cannot {PURPOSES[purpose]} {wanted!r}: name a key by its key id, fingerprint or e-mail address")
+
+
 def choose_key(keys: Sequence[Key], wanted: str, purpose: str) -> Key:
-    """Find the one key that WANTED (key id, fingerprint or e-mail address) names and that can be used.
+    """Find the one key that WANTED names and that can be used.
 
     :param purpose: gpg's letter: ``E`` to encrypt for it, ``S`` to sign with it
     :raises SystemSetup: there is no such key, more than one, or it can't be used
     """
-    verb = {"E": "encrypt for", "S": "sign with"}[purpose]
-    number = wanted.strip().removeprefix("0x").upper().replace(" ", "")
-    found: list[Key]
-    if re.fullmatch("[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F]{32}|[0-9A-F]{40}", number):
-        found = [key for key in keys if any(one.endswith(number) for one in (key.fingerprint, *key.subkeys))]
-    elif "@" in wanted:
-        found = [key for key in keys if any(address(name) == address(wanted) for name in key.user_ids)]
+    refusal = f"cannot {PURPOSES[purpose]} {wanted!r}"
+    query = key_query(wanted, purpose)
+    if query.startswith("*"):
+        found = [key for key in keys if query[1:] in map(address, key.user_ids)]
     else:
-        raise SystemSetup(f"cannot {verb} {wanted!r}: name the key by key id, fingerprint or e-mail address")
+        found = [key for key in keys if any(one.endswith(query) for one in (key.fingerprint, *key.subkeys))]
+    usable = usable_keys(found, purpose)
+    if len(usable) == 1:
+        return usable[0]
     if not found:
-        raise SystemSetup(f"cannot {verb} {wanted!r}: no such key in the ring; import it, or look at `gpg --list-keys`")
-    usable = [key for key in found if not key.fault and purpose in key.capabilities]
-    if len(usable) > 1 or (not usable and len(found) > 1):
-        names = ", ".join(key.fingerprint for key in found)
-        raise SystemSetup(f"cannot {verb} {wanted!r}: {len(found)} keys go by that name; give a fingerprint of {names}")
-    if not usable:
-        reason = found[0].fault or f"cannot be used to {verb.split()[0]}"
-        raise SystemSetup(f"cannot {verb} {wanted!r}: key {found[0].name} {reason}; name another key")
-    return usable[0]
+        raise SystemSetup(f"{refusal}: there is no such key in the ring; import it (`gpg --list-keys` shows others)")
+    if len(found) > 1:
+        names = ", ".join(key.fingerprint for key in usable or found)
+        raise SystemSetup(f"{refusal}: several keys go by that name; give one fingerprint of {names}")
+    reason = found[0].fault or f"is not made to {PURPOSES[purpose]}"
+    raise SystemSetup(f"{refusal}: key {found[0].name} {reason}; name another key")
+
+
+def usable_keys(keys: Iterable[Key], purpose: str) -> list[Key]:
+    """Leave out keys that have expired, are revoked or can't do what they are to do."""
+    return [key for key in keys if not key.fault and purpose in key.capabilities]
 
 
 def address(name: str) -> str:
