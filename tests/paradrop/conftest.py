@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from paradrop.lib import settings
+
+
+# The time of one example says nothing on a machine that does other work too.
+hypothesis.settings.register_profile(
+    "runtime", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("runtime")
 
 
 @pytest.fixture
