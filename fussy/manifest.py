@@ -11,7 +11,7 @@ installer write outside the release or through a link, so that the rest of the p
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b, sha256
 from typing import Literal
@@ -76,6 +76,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def data_size(self) -> int:
         """Bytes that the tar holds for this entry (without padding)."""
         return self.size if self.type == "file" else 0
+
+
+def quoted(attributes: Mapping[str, bytes]) -> dict[str, str]:
+    """Return extended attributes as an entry has them: sorted by name, values percent-encoded."""
+    return {name: quote_from_bytes(value, safe="") for name, value in sorted(attributes.items())}
 
 
 def spell(raw: bytes) -> tuple[str, str]:
@@ -212,46 +217,61 @@ def unsafe_path(path: bytes) -> str:
 
 
 def check_entries(entries: Sequence[Entry], *, devices: bool) -> list[str]:
-    """Return all that is wrong with ENTRIES: paths, order, links, sizes, doubles. An empty list means safe to write.
+    """Return all that is wrong with ENTRIES; see :class:`Checker`. An empty list means safe to write."""
+    checker = Checker(devices=devices)
+    return [f"{entry.name.decode(errors='backslashreplace')!r}: {problem}"
+            for entry in entries if (problem := checker.problem(entry))]
+
+
+class Checker:
+    """Judges the entries of a release one after the other: paths, order, links, sizes, doubles.
 
     A parent must come before its children and be a directory, so nothing is ever written through a link; a hard link
     names an earlier regular file of the same release.
     """
-    kinds: dict[bytes, Type] = {b".": "directory"}
-    wrong: list[str] = []
-    for i, entry in enumerate(entries):
+
+    def __init__(self, *, devices: bool) -> None:
+        self._devices = devices
+        self._kinds: dict[bytes, Type] = {}
+
+    def problem(self, entry: Entry) -> str:
+        """Return what is wrong with the next entry, or an empty text."""
         path = entry.name
-        if i == 0 and path == b"." and entry.type == "directory":
-            continue
-        if problem := _problem(entry, path, kinds, devices):
-            wrong.append(f"{path.decode(errors='backslashreplace')!r}: {problem}")
-        kinds.setdefault(path, entry.type)
-    return wrong
+        if not self._kinds:
+            self._kinds[b"."] = "directory"
+            if path == b"." and entry.type == "directory":
+                return self._wrong_facts(entry)
+        problem = self._wrong_path(path) or self._wrong_facts(entry)
+        if path == DIRECTORY and entry.type != "directory":
+            problem = "not a directory, where the manifest must go"
+        self._kinds.setdefault(path, entry.type)
+        return problem
 
+    def _wrong_path(self, path: bytes) -> str:
+        if problem := unsafe_path(path):
+            return f"the path is {problem}"
+        if path in self._kinds:
+            return "there twice"
+        if path == PATH:
+            return "the manifest does not list itself"
+        if self._kinds.get(path.rpartition(b"/")[0] or b".") != "directory":
+            return "its parent is not a directory listed before it"
+        return ""
 
-def _problem(entry: Entry, path: bytes, kinds: dict[bytes, Type], devices: bool) -> str:
-    """Return what is wrong with one entry after the entries in KINDS, or an empty text."""
-    if problem := unsafe_path(path):
-        return f"the path is {problem}"
-    if path in kinds:
-        return "there twice"
-    if path == PATH:
-        return "the manifest does not list itself"
-    if kinds.get(path.rpartition(b"/")[0] or b".") != "directory":
-        return "its parent is not a directory listed before it"
-    if entry.size < 0 or not 0 <= entry.mode <= 0o7777 or not 0 <= entry.uid < 2**32 or not 0 <= entry.gid < 2**32:
-        return "size, mode or owner out of range"
-    if not -(2**62) < entry.mtime < 2**62:
-        return "time out of range"
-    if entry.type == "file" and not _SHA256.fullmatch(entry.sha256):
-        return "no SHA-256"
-    if entry.type == "hardlink" and kinds.get(entry.link) != "file":
-        return "a hard link to something that is not an earlier file of the release"
-    if entry.type == "symlink" and (not entry.link or b"\0" in entry.link):
-        return "a symbolic link without a usable target"
-    if entry.type in _DEVICES and not devices:
-        return "a device node, which the manifest does not allow"
-    return ""
+    def _wrong_facts(self, entry: Entry) -> str:
+        if entry.size < 0 or not 0 <= entry.mode <= 0o7777 or not 0 <= entry.uid < 2**32 or not 0 <= entry.gid < 2**32:
+            return "size, mode or owner out of range"
+        if not -(2**62) < entry.mtime < 2**62:
+            return "time out of range"
+        if entry.type == "file" and not _SHA256.fullmatch(entry.sha256):
+            return "no SHA-256"
+        if entry.type == "hardlink" and self._kinds.get(entry.link) != "file":
+            return "a hard link to something that is not an earlier file of the release"
+        if entry.type == "symlink" and (not entry.link or b"\0" in entry.link):
+            return "a symbolic link without a usable target"
+        if entry.type in _DEVICES and not self._devices:
+            return "a device node, which the manifest does not allow"
+        return ""
 
 
 def total_size(entries: Iterable[Entry]) -> int:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import translate
 from re import compile as compile_pattern
-from urllib.parse import quote_from_bytes
 
 import msgspec
 
@@ -120,7 +119,7 @@ def xattrs_of(file: bytes) -> dict[str, str]:
     """
     names = [name for name in os.listxattr(file, follow_symlinks=False)
              if name.startswith(("user.", "system.posix_acl_")) or name == "security.capability"]
-    return {name: quote_from_bytes(os.getxattr(file, name, follow_symlinks=False), safe="") for name in sorted(names)}
+    return manifest.quoted({name: os.getxattr(file, name, follow_symlinks=False) for name in names})
 
 
 def _join_links(found: Sequence[Found]) -> Iterator[Found]:
@@ -161,3 +160,44 @@ def digest_of(descriptor: int, hashed: Callable[[int], object] | None = None) ->
 def changed(file: bytes) -> FussyError:
     """Return the error that says a file was written to while it was packed."""
     return FussyError(f"cannot pack {os.fsdecode(file)}: it is being changed; stop what writes to it and pack again")
+
+
+def differences(file: bytes, facts: os.stat_result, entry: manifest.Entry) -> list[str]:
+    """Return in words how the file, with FACTS of lstat(2), differs from ENTRY. Reads its content if all else fits."""
+    found = []
+    if kind_of(facts.st_mode) != ("file" if entry.type == "hardlink" else entry.type):
+        return [f"is a {kind_of(facts.st_mode)}, not a {entry.type}"]
+    if (facts.st_uid, facts.st_gid) != (entry.uid, entry.gid):
+        found.append(f"belongs to {facts.st_uid}:{facts.st_gid}, not {entry.uid}:{entry.gid}")
+    if entry.type == "symlink":
+        if os.readlink(file) != entry.link:
+            found.append(f"points to {os.fsdecode(os.readlink(file))}, not {os.fsdecode(entry.link)}")
+        return found
+    if stat.S_IMODE(facts.st_mode) != entry.mode:
+        found.append(f"has mode {stat.S_IMODE(facts.st_mode):04o}, not {entry.mode:04o}")
+    if entry.type in ("character", "block") and (os.major(facts.st_rdev), os.minor(facts.st_rdev)) != entry.device:
+        found.append("is another device")
+    if entry.type != "hardlink" and xattrs_of(file) != entry.xattrs:
+        found.append("has other extended attributes")
+    if entry.type == "file" and facts.st_size != entry.size:
+        found.append(f"has {facts.st_size} bytes, not {entry.size}")
+    elif entry.type == "file" and not found:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if digest_of(descriptor) != entry.sha256:
+                found.append("has other content")
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def names(root: bytes) -> Iterator[bytes]:
+    """Yield the path of everything below ROOT, relative to it."""
+    pending = [b""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(os.path.join(root, prefix)) as items:
+            for item in items:
+                yield prefix + item.name
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(prefix + item.name + b"/")

@@ -1,0 +1,81 @@
+"""Opens a bundle so that nothing of it is parsed before all of it is verified, without a copy of it anywhere.
+
+A bundle is read twice. The first reading judges the signature, and notes a digest of every mebibyte of what it covers;
+the content itself is thrown away. Only when the verdict is good, the second reading decrypts again, and hands out each
+mebibyte only if it has the digest that was noted: what was verified is what is parsed, even if the file is changed
+meanwhile. That costs a second decryption, and saves memory or disk for the whole bundle.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fussy import gpg
+from fussy.errors import SystemSetup, Untrusted
+from fussy.frames import Source
+
+_CHUNK = 1 << 20
+
+
+class _Digests:
+    """The digests of consecutive chunks of a stream that is seen once."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self._open = hashlib.sha256()
+        self._filled = 0
+
+    def update(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            part = view[:_CHUNK - self._filled]
+            self._open.update(part)
+            self._filled += len(part)
+            view = view[len(part):]
+            if self._filled == _CHUNK:
+                self.finish()
+
+    def finish(self) -> None:
+        """Close the chunk that is open."""
+        if self._filled:
+            self.chunks.append(self._open.digest())
+            self._open, self._filled = hashlib.sha256(), 0
+
+
+def _checked(stream: BinaryIO, digests: list[bytes]) -> Iterator[bytes]:
+    """Yield the chunks of STREAM, each only if it has its digest."""
+    for digest in digests:
+        chunk = b"".join(_exactly(stream, _CHUNK))
+        if hashlib.sha256(chunk).digest() != digest:
+            raise Untrusted("cannot install: the bundle was changed while it was read; fetch it again, "
+                            "and find out what writes to it")
+        yield chunk
+
+
+def _exactly(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    while size and (data := stream.read(size)):
+        yield data
+        size -= len(data)
+
+
+@contextmanager
+def opened(filename: Path, keyring: Path) -> Iterator[tuple[gpg.Signer, Source]]:
+    """Verify the bundle FILENAME against KEYRING, then give its signer and its content, still compressed.
+
+    :raises Untrusted: the signature does not vouch for all of it.
+    :raises SystemSetup: the file or the keyring can't be read, or gpg is missing.
+    """
+    try:
+        file = open(filename, "rb", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise SystemSetup(f"cannot open the bundle {filename}: {error.strerror}") from error
+    with file, gpg.open_keyring(keyring) as ring:
+        digests = _Digests()
+        signer = ring.verify(file, digests.update)
+        digests.finish()
+        file.seek(0)
+        with ring.decrypt(file) as content:
+            chunks = _checked(content, digests.chunks)
+            yield signer, Source(lambda: next(chunks, b""))

@@ -1,0 +1,33 @@
+"""Deletes what a target no longer needs; see fussy.install.clean."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fussy import checked, disk, state
+from fussy.target import Target
+
+
+def clean(target: Target, protected: Iterable[str | Path] = ()) -> list[str]:
+    """Delete all names in the locked TARGET that nothing needs; return them, sorted."""
+    # one spelling of each path: the target may have been reached through a link
+    named = [Path(path) for path in protected]
+    kept = needed(target) | {Path(os.path.realpath(path.parent)) / path.name for path in named}
+    doomed = sorted(path for path in target.root.iterdir() if path not in kept and not path.name.startswith("."))
+    with checked.kept(target):
+        for path in doomed:
+            if path.is_dir() and not path.is_symlink():
+                disk.discard(path, target.trash)
+            else:
+                path.unlink()
+    disk.sync_directory(target.root)
+    return [path.name for path in doomed]
+
+
+def needed(target: Target) -> set[Path]:
+    """Return the paths in TARGET that are never deleted."""
+    now = state.load(target)
+    names = {"current", "failsafe", now.previous}
+    if now.transaction:
+        names |= {now.transaction.release, now.transaction.previous}
+    return {target.release(name) for name in names if name} | {Path(os.path.realpath(target.current))}

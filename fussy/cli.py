@@ -1,0 +1,256 @@
+"""The command lines of fussy: ``fussy`` with its verbs, and the documented commands of their own.
+
+Verbs are loaded when they run, so ``--help`` is quick on a slow device. Results go to stdout, the log to stderr.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fussy import __version__
+from fussy.commands import command, start_logging
+from fussy.errors import DamagedRelease
+
+if TYPE_CHECKING:
+    from fussy.status import Status
+
+KEYRING = "/etc/fussy/keys"
+TARGET = "/opt/firmware"
+INSTALL_LOG = "/tmp/fussy-install.log"
+
+_target = click.option("-t", "--target", type=click.Path(path_type=Path), default=TARGET, show_default=True,
+                       help="Directory where releases live.")
+_keyring = click.option("-k", "--keyring", type=click.Path(path_type=Path), default=KEYRING, show_default=True,
+                        help="Key directory (GNUPGHOME) with the keys that may sign.")
+_logfile = click.option("-l", "--logfile", type=click.Path(path_type=Path), default=INSTALL_LOG, show_default=True,
+                        help="File that the log is appended to.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@command("fussy-pack")
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.option("-r", "--root", type=click.Path(path_type=Path), default="firmware", show_default=True,
+              help="Directory to pack; its name becomes the name of the release.")
+@click.option("-x", "--exclude", multiple=True, metavar="PATTERN",
+              help="Leave out what matches, as tar's --exclude does (repeatable).")
+@click.option("-e", "--encrypt-for", multiple=True, metavar="KEY",
+              help="Encrypt for this key: id, fingerprint or unique e-mail (repeatable).")
+@click.option("-k", "--key", "sign_with", metavar="KEY", help="Sign with this key instead of gpg's default key.")
+@click.option("-z", "--compress", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True,
+              help="zstd bundles are smaller and quicker.")
+@click.option("-V", "--firmware-version", metavar="VERSION", help="Version of the firmware.")
+@click.option("-c", "--compatible", multiple=True, metavar="BOARD", help="Board the firmware is for (repeatable).")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False),
+              help="Directory for the bundle (default: a new temporary one).")
+@click.option("-p", "--passphrase-file", type=click.Path(path_type=Path, dir_okay=False),
+              help="Read the key's pass-phrase from this file instead of asking for it.")
+@_verbose
+def pack_command(
+    directory: Path | None, root: Path, exclude: Sequence[str], encrypt_for: Sequence[str], sign_with: str | None,
+    compress: str, firmware_version: str | None, compatible: Sequence[str], output: Path | None,
+    passphrase_file: Path | None, verbose: bool,
+) -> None:
+    """Pack a directory into a signed firmware bundle and print the bundle's name.
+
+    The directory's .fussy/release.json says what the firmware is for and how it is checked; --firmware-version and
+    --compatible go before it. Keys come from $GNUPGHOME.
+    """
+    from fussy import progress
+    from fussy.pack import pack
+
+    start_logging(verbose)
+    with progress.bar("packing") as show:
+        bundle = pack(directory or root, excludes=exclude, encrypt_for=encrypt_for, sign_with=sign_with,
+                      compress=compress, version=firmware_version, compatible=compatible, output=output,
+                      passphrase_file=passphrase_file, progress=show)
+    click.echo(bundle)
+
+
+@command("fussy-install")
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="Bundle to install.")
+@_keyring
+@_target
+@click.option("-b", "--board", multiple=True, metavar="NAME", help="Name of this board (default: see fussy status).")
+@_logfile
+@_verbose
+def install_command(
+    bundle: Path | None, file: Path | None, keyring: Path, target: Path, board: Sequence[str], logfile: Path,
+    verbose: bool,
+) -> None:
+    """Verify a firmware bundle, unpack it beside the running release, and switch to it.
+
+    If the new release fails, the previous one is brought back (exit code 3), or the failsafe.
+    """
+    from fussy import progress
+    from fussy.install import install_release
+
+    if bundle is None and file is None:
+        raise click.UsageError("name the bundle to install")
+    start_logging(verbose, logfile)
+    with progress.bar("installing") as show:
+        install_release(bundle or file or Path(), keyring, target, boards=list(board), progress=show)
+
+
+@command("fussy-clean")
+@_target
+@_logfile
+@_verbose
+def clean_command(target: Path, logfile: Path, verbose: bool) -> None:
+    """Delete releases that are not needed: all but the current, the previous, a trial and the failsafe one."""
+    from fussy.install import clean
+
+    start_logging(verbose, logfile)
+    clean(target)
+
+
+@command("status")
+@_target
+@_json
+def status_command(target: Path, as_json: bool) -> None:
+    """Show the current, previous and failsafe release, and what failed and why."""
+    import msgspec
+
+    from fussy.status import status
+    from fussy.target import find
+
+    found = status(find(target))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        click.echo("\n".join(_lines(found)))
+
+
+def _lines(found: "Status") -> list[str]:
+    """Return a status as lines for people."""
+    lines = [f"target    {found.target}"]
+    for word, release in (("current", found.current), ("previous", found.previous), ("failsafe", found.failsafe),
+                          ("trial", found.trial)):
+        if release or word == "current":
+            version = f" (version {release.version})" if release and release.version else ""
+            lines.append(f"{word:9} {release.name if release else 'none'}{version}")
+    if found.boards:
+        lines.append(f"board     {', '.join(found.boards)}")
+    if found.floor:
+        lines.append(f"floor     {found.floor}")
+    if found.last:
+        reason = f": {found.last.reason}" if found.last.reason else ""
+        lines.append(f"last      {_when(found.last.at)} {found.last.release} {found.last.outcome}{reason}")
+    lines += [f"bad       {_when(bad.at)} {bad.release}: {bad.reason}" for bad in found.bad]
+    return lines
+
+
+def _when(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+@command("verify")
+@click.argument("what", required=False, type=click.Path(path_type=Path))
+@_keyring
+@_target
+def verify_command(what: Path | None, keyring: Path, target: Path) -> None:
+    """Check an installed release (a directory, or its name in the target), or a bundle (a file).
+
+    Without WHAT, the current release is checked. A release is compared with its manifest, file by file; a bundle's
+    signature is checked against the keyring, and its files against its manifest.
+    """
+    from fussy import verify
+    from fussy.target import find
+
+    if what is not None and what.is_file():
+        sound = verify.verify_bundle(what, keyring)
+        name = f"{sound.manifest.name}, " if sound.manifest else "no manifest, "
+        click.echo(f"{what}: good ({name}{sound.files} files, signed by {sound.signer.fingerprint} "
+                   f"{sound.signer.user_id})")
+        return
+    if what is not None and what.is_dir():
+        release = what
+    else:
+        release = find(target).named(os.fspath(what or ""))
+    if found := verify.damage(release):
+        for line in found:
+            click.echo(line)
+        raise DamagedRelease(f"cannot trust {release}: {len(found)} differences from its manifest; install it again "
+                             "or go back with fussy rollback")
+    click.echo(f"{release}: good")
+
+
+@command("rollback")
+@click.argument("release", required=False, default="")
+@_target
+@click.option("--below-floor", is_flag=True, help="Also go back to a version with known security faults.")
+@_logfile
+@_verbose
+def rollback_command(release: str, target: Path, below_floor: bool, logfile: Path, verbose: bool) -> None:
+    """Go back to the previous release, or to RELEASE, with its hooks and health checks."""
+    from fussy.install import ready
+    from fussy.rollback import rollback
+
+    start_logging(verbose, logfile)
+    with ready(target) as held:
+        click.echo(rollback(held, release, below_floor=below_floor))
+
+
+@command("recover")
+@_target
+@_logfile
+@_verbose
+def recover_command(target: Path, logfile: Path, verbose: bool) -> None:
+    """Finish or undo what a power cut interrupted; for the boot, needs no network."""
+    from fussy.install import ready
+
+    start_logging(verbose, logfile)
+    with ready(target):
+        pass
+
+
+@command("failsafe")
+@_target
+@_logfile
+@_verbose
+def failsafe_command(target: Path, logfile: Path, verbose: bool) -> None:
+    """Make a full copy of the current release the release of last resort."""
+    from fussy.failsafe import make_failsafe
+    from fussy.install import ready
+
+    start_logging(verbose, logfile)
+    with ready(target) as held:
+        make_failsafe(held)
+        click.echo(held.failsafe)
+
+
+class _Verbs(click.Group):
+    """The verbs of ``fussy``; those of other modules are loaded when they are asked for."""
+
+    own: dict[str, click.Command] = {
+        "clean": clean_command, "failsafe": failsafe_command, "install": install_command, "pack": pack_command,
+        "recover": recover_command, "rollback": rollback_command, "status": status_command, "verify": verify_command,
+    }
+    elsewhere = {"keys": "fussy.keys", "link-tree": "fussy.linktree", "southrollback": "fussy.southrollback"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*self.own, *self.elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.elsewhere:
+            import importlib
+
+            get_options: Callable[[], click.Command] = importlib.import_module(self.elsewhere[cmd_name]).get_options
+            return get_options()
+        return self.own.get(cmd_name)
+
+
+@click.group("fussy", cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def fussy_command() -> None:
+    """Field upgrades that routers can trust: pack, install, fall back."""
+
+
+def main(*arguments: Any) -> None:
+    """Run ``fussy``."""
+    fussy_command(*arguments)

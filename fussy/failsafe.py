@@ -1,0 +1,63 @@
+"""Makes the release of last resort: a full copy of the current release that shares no inode with any other."""
+
+import os
+from collections.abc import Iterator
+
+from fussy import disk, manifest, share
+from fussy.errors import DamagedRelease, SystemSetup
+from fussy.stage import Stage
+from fussy.target import Target
+
+_BLOCK = 1 << 20
+
+
+def make_failsafe(target: Target) -> None:
+    """Copy the current release of the locked TARGET to ``failsafe``, each file checked against its manifest.
+
+    An earlier failsafe is replaced in one step, and deleted after that.
+
+    :raises SystemSetup: there is no current release, or it is the failsafe release
+    :raises DamagedRelease: a file of the current release is not what its manifest says
+    """
+    current = target.current_release()
+    if current is None or current == target.failsafe:
+        raise SystemSetup("cannot make a failsafe: no other release is current; install one first")
+    disk.empty(target.staging)
+    staged = target.staging / "tree"
+    staged.mkdir(parents=True, mode=0o700)
+    stage = Stage(os.fsencode(staged))
+    entries = share.installed_entries(current)
+    for entry in entries:
+        source = os.path.join(os.fsencode(current), entry.name)
+        if entry.type == "directory":
+            stage.make_directory(entry)
+        elif entry.type == "hardlink":
+            stage.link_inside(entry)
+        elif entry.type != "file":
+            stage.make_special(entry)
+        elif stage.write(entry, _blocks(source)) != entry.sha256:
+            disk.empty(target.staging)
+            raise DamagedRelease(f"cannot make a failsafe: {os.fsdecode(entry.name)!r} of {current.name} is not what "
+                                 "its manifest says; install a sound release first")
+    described = current / os.fsdecode(manifest.PATH)
+    if described.is_file():
+        copy = staged / os.fsdecode(manifest.PATH)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(described.read_bytes())
+    for entry in reversed([entry for entry in entries if entry.type == "directory"]):
+        stage.finish_directory(entry)
+    if target.failsafe.is_dir():
+        disk.sync_filesystem(staged)
+        disk.exchange(staged, target.failsafe)
+        disk.discard(staged, target.trash)
+    else:
+        disk.publish(staged, target.failsafe)
+
+
+def _blocks(path: bytes) -> Iterator[bytes]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while block := os.read(descriptor, _BLOCK):
+            yield block
+    finally:
+        os.close(descriptor)

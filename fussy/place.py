@@ -1,0 +1,92 @@
+"""Brings the content of a bundle into the target as a new release, without touching the one in use."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from fussy import bundle, checked, disk, enable, manifest, preflight, share, state, unpack
+from fussy.errors import NoSpace
+from fussy.target import Target
+
+log = logging.getLogger(__name__)
+
+
+def place(
+    target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None
+) -> tuple[Path, str]:
+    """Verify the bundle FILENAME, write its release into the locked TARGET; return its path and its digest.
+
+    Nothing is left after an error, and nothing is written before the bundle is verified and is known to fit.
+
+    :raises FussyError: see the errors of fussy.bundle, fussy.preflight and fussy.unpack
+    """
+    disk.check_durable(target.root)
+    disk.empty(target.staging)
+    try:
+        with bundle.opened(filename, keyring) as (signer, source):
+            log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
+            plan = _plan(target, boards)
+            target.staging.mkdir(mode=0o700, exist_ok=True)
+            described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
+                                              progress=progress)
+        staged = target.staging / "tree"
+        kept = staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes()
+        release = _free_name(target, described.name)
+        previous = target.current_release()
+        _note_start(target, release, previous, manifest.digest(kept))
+        records = _records(staged, described)
+        disk.publish(staged, release)
+    except OSError as error:
+        disk.empty(target.staging)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"cannot install: {target.root} is full; run fussy-clean or make room") from error
+        raise
+    except BaseException:
+        disk.empty(target.staging)
+        raise
+    checked.save(target, records)
+    return release, manifest.digest(kept)
+
+
+def _plan(target: Target, boards: list[str]) -> unpack.Plan:
+    """Return the preflight: refuses what is not for this device or does not fit; else says what can be shared."""
+
+    def plan(described: manifest.Manifest) -> dict[int, bytes]:
+        now = state.load(target)
+        current = enable.description(target.current_release())
+        preflight.check_compatible(described, boards=boards, current=current.version, floor=now.floor)
+        shared = share.sources(described.entries, target)
+        preflight.check_space(described.entries, shared, target)
+        return shared
+
+    return plan
+
+
+def _free(target: Target) -> int:
+    there = os.statvfs(target.root)
+    return there.f_bavail * there.f_frsize
+
+
+def _free_name(target: Target, name: str) -> Path:
+    """Return NAME in the target, or NAME-1, NAME-2, …, whichever is free first."""
+    path, i = target.release(name), 0
+    while os.path.lexists(path):
+        i += 1
+        path = target.release(f"{name}-{i}")
+    return path
+
+
+def _note_start(target: Target, release: Path, previous: Path | None, digest: str) -> None:
+    transaction = state.Transaction(release=release.name, previous=previous.name if previous else "",
+                                    action="install", digest=digest)
+    state.save(target, msgspec.structs.replace(state.load(target), transaction=transaction))
+
+
+def _records(staged: Path, described: manifest.Manifest) -> list[checked.Record]:
+    """Return what is known of each file of the release now that it is complete."""
+    root = os.fsencode(staged) + b"/"
+    return [checked.record(os.lstat(root + entry.name), entry.identity())
+            for entry in described.entries if entry.type == "file"]

@@ -1,0 +1,57 @@
+"""Decides which files of a new release are already on the disk: by content, never by size and time.
+
+A file of the current release serves when its content, mode, owner and extended attributes are those that the new
+manifest asks for, wherever it lies in the release (a moved file is found too). Its time of modification is not part of
+that: a file whose content did not change keeps its inode, and so its time.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from fussy import checked, manifest, tree
+from fussy.errors import BadBundle
+from fussy.target import Target
+
+
+def sources(entries: list[manifest.Entry], target: Target) -> dict[int, bytes]:
+    """Return, for the index of each entry that the current release has already, the file to link to.
+
+    Nothing is shared with the failsafe release, nor with one on another file system. A file that was touched since it
+    was checked is read and compared; one that does not fit is left out, so its content comes from the bundle.
+    """
+    base = target.current_release()
+    if base is None or base == target.failsafe or os.stat(base).st_dev != os.stat(target.root).st_dev:
+        return {}
+    there = {entry.identity(): entry for entry in installed_entries(base) if entry.type == "file"}
+    records = checked.load(target)
+    found = {}
+    for i, entry in enumerate(entries):
+        if entry.type == "file" and (old := there.get(identity := entry.identity())):
+            path = os.path.join(os.fsencode(base), old.name)
+            if _serves(path, entry, identity, records):
+                found[i] = path
+    return found
+
+
+def installed_entries(release: Path) -> list[manifest.Entry]:
+    """Return the entries of an installed release: from its manifest, or by reading it when it has none of use."""
+    try:
+        return manifest.decode(release.joinpath(os.fsdecode(manifest.PATH)).read_bytes()).entries
+    except (FileNotFoundError, BadBundle):
+        return [item.entry for item in tree.scan(os.fsencode(release))]
+
+
+def _serves(path: bytes, entry: manifest.Entry, identity: bytes, records: Mapping[int, checked.Record]) -> bool:
+    """Whether the file at PATH is what ENTRY describes: noted as whole and untouched, or read and compared."""
+    try:
+        facts = os.lstat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            return False
+        known = records.get(facts.st_ino)
+        if known and known.holds(facts):
+            return known.identity == identity
+        return not tree.differences(path, facts, entry)
+    except OSError:
+        return False

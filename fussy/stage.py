@@ -1,0 +1,94 @@
+"""Writes the files of a release into the staging directory. Entries come checked (see fussy.manifest)."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from fussy import manifest
+from fussy.errors import BadBundle
+
+# Only root can give files away or make devices; another user unpacks as himself.
+_IS_ROOT = os.geteuid() == 0
+
+
+class Stage:
+    """A release being written at DIRECTORY, which must be empty."""
+
+    def __init__(self, directory: bytes) -> None:
+        self.directory = directory
+
+    def path(self, name: bytes) -> bytes:
+        return self.directory if name == b"." else self.directory + b"/" + name
+
+    def make_directory(self, entry: manifest.Entry) -> None:
+        """Make a directory, for now ours alone; :meth:`finish_directory` gives it its mode."""
+        if entry.name != b".":
+            os.mkdir(self.path(entry.name), 0o700)
+
+    def finish_directory(self, entry: manifest.Entry) -> None:
+        """Give a directory its owner, mode, attributes and time, once nothing is written into it any more."""
+        path = self.path(entry.name)
+        self._dress(path, entry)
+        os.utime(path, (entry.mtime, entry.mtime))
+
+    def link(self, entry: manifest.Entry, source: bytes) -> bool:
+        """Make the file a further name of SOURCE; False if the inode has as many names as it can have."""
+        try:
+            os.link(source, self.path(entry.name), follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def replace(self, entry: manifest.Entry, source: bytes) -> None:
+        """Put a further name of SOURCE in the place of a file that was written and turned out to be the same."""
+        temporary = self.directory + b"/.fussy~"
+        os.link(source, temporary, follow_symlinks=False)
+        os.rename(temporary, self.path(entry.name))
+
+    def link_inside(self, entry: manifest.Entry) -> None:
+        """Make a hard link to an earlier file of the release itself."""
+        os.link(self.path(entry.link), self.path(entry.name), follow_symlinks=False)
+
+    def write(self, entry: manifest.Entry, blocks: Iterable[bytes | memoryview]) -> str:
+        """Write a regular file, once, and return the SHA-256 of what was written, in hex."""
+        digest = hashlib.sha256()
+        path = self.path(entry.name)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            for block in blocks:
+                digest.update(block)
+                view = memoryview(block)
+                while view:
+                    view = view[os.write(descriptor, view):]
+            self._dress(descriptor, entry)
+            os.utime(descriptor, (entry.mtime, entry.mtime))
+        finally:
+            os.close(descriptor)
+        return digest.hexdigest()
+
+    def make_special(self, entry: manifest.Entry) -> None:
+        """Make a symbolic link, fifo or device node."""
+        path = self.path(entry.name)
+        if entry.type == "symlink":
+            os.symlink(entry.link, path)
+            if _IS_ROOT:
+                os.lchown(path, entry.uid, entry.gid)
+            os.utime(path, (entry.mtime, entry.mtime), follow_symlinks=False)
+            return
+        if entry.type == "fifo":
+            os.mkfifo(path, 0o600)
+        elif entry.type in ("character", "block"):
+            kind = {"character": 0o020000, "block": 0o060000}[entry.type]
+            os.mknod(path, kind | 0o600, os.makedev(*entry.device))
+        else:
+            raise BadBundle(f"cannot unpack {os.fsdecode(entry.name)}: a {entry.type} is not special")
+        self._dress(path, entry)
+        os.utime(path, (entry.mtime, entry.mtime))
+
+    def _dress(self, file: int | bytes, entry: manifest.Entry) -> None:
+        # The owner first: changing it clears set-id bits and capabilities (chown(2)).
+        if _IS_ROOT:
+            os.chown(file, entry.uid, entry.gid)
+        os.chmod(file, entry.mode)
+        for name, value in entry.attributes().items():
+            os.setxattr(file, name, value)

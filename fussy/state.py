@@ -1,0 +1,103 @@
+"""What a target remembers that its directories don't say: ``.fussy/state.json``.
+
+Which release is current is not in here: the link ``current`` says it. A transaction is written before a release gets
+its name in the target, and taken out when its outcome is known, so what is found in it after a crash tells what was
+going on: before the swap ``current`` is still ``previous``, after it ``current`` is ``release``.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fussy import disk
+from fussy.target import Target
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_KEPT = 32
+
+Outcome = Literal["installed", "reverted", "failsafe", "unrecoverable", "refused", "rolled-back", "recovered"]
+
+
+class Transaction(msgspec.Struct, frozen=True):
+    """A release that is being made current.
+
+    ``stage`` is ``placing`` until its first hook may run; ``attempts`` counts how often it was tried after the swap.
+    """
+
+    release: str
+    previous: str
+    action: Literal["install", "rollback"]
+    stage: Literal["placing", "enabling"] = "placing"
+    digest: str = ""
+    attempts: int = 0
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A release that failed on this device; ``digest`` is its manifest's (see fussy.manifest.digest)."""
+
+    release: str
+    version: str
+    digest: str
+    reason: str
+    at: int
+
+
+class Last(msgspec.Struct, frozen=True):
+    """How the last change of the target ended, at a Unix time."""
+
+    outcome: Outcome
+    release: str
+    reason: str
+    at: int
+
+
+class State(msgspec.Struct, frozen=True):
+    """Everything remembered; names are names of releases, "" when there is none."""
+
+    format: int = FORMAT
+    previous: str = ""
+    floor: str = ""
+    transaction: Transaction | None = None
+    bad: list[Bad] = []
+    last: Last | None = None
+
+
+def load(target: Target) -> State:
+    """Return the state; a file that can't be read is put aside, for an unreadable note must not end all upgrades."""
+    try:
+        state = msgspec.json.decode(target.state.read_bytes(), type=State)
+    except FileNotFoundError:
+        return State()
+    except msgspec.MsgspecError as error:
+        log.warning("putting %s aside as state.json.damaged: %s", target.state, error)
+        target.state.rename(target.state.with_name("state.json.damaged"))
+        return State()
+    return state
+
+
+def save(target: Target, state: State) -> None:
+    """Write the state; durable when this returns."""
+    disk.replace_file(target.state, msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
+
+
+def now() -> int:
+    """Return the Unix time in whole seconds."""
+    return int(time.time())
+
+
+def ended(state: State, outcome: Outcome, release: Path | str, reason: str = "") -> State:
+    """Return STATE with no transaction and OUTCOME as the last."""
+    last = Last(outcome, os.path.basename(release), reason, now())
+    return msgspec.structs.replace(state, transaction=None, last=last)
+
+
+def marked_bad(state: State, bad: Bad) -> State:
+    """Return STATE with BAD at the end of its list of bad releases (the last 32 are kept)."""
+    others = [old for old in state.bad if old.release != bad.release]
+    return msgspec.structs.replace(state, bad=[*others, bad][-_KEPT:])

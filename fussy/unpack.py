@@ -1,0 +1,217 @@
+"""Unpack a verified bundle: into a directory of one's own (documented :func:`unpack`), or into the staging."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from fussy import manifest
+from fussy.errors import BadBundle, NoSpace
+from fussy.frames import Source, blocks
+from fussy.stage import Stage
+from fussy.tarball import Member, members
+
+# Entries of a bundle without a manifest; more would not fit into the memory of a router.
+_MOST_ENTRIES = 200_000
+
+# Told what is about to be unpacked; returns the files to link to, by index of the entry, or raises to refuse.
+Plan = Callable[[manifest.Manifest], dict[int, bytes]]
+# Told how many bytes of files are in place.
+Progress = Callable[[int, int], object]
+
+
+def unpack(filename: str | Path, keyring: str | Path = "/etc/fussy/keys") -> str:
+    """Verify the bundle FILENAME and unpack it into a new temporary directory; return the directory of the firmware.
+
+    The caller removes the directory around it (``fussy-*-unpacked``) when done. Nothing is left after an error.
+
+    :raises Untrusted: no allowed signature covers the bundle
+    :raises BadBundle: its content is malformed or unsafe
+    """
+    from fussy import bundle
+
+    outer = Path(tempfile.mkdtemp(prefix="fussy-", suffix="-unpacked"))
+    try:
+        with bundle.opened(Path(filename), Path(keyring)) as (_, source):
+            done = unpack_release(source, outer / "tree", lambda _: {}, most=None)
+        inner = outer / done.name
+        (outer / "tree").rename(inner)
+    except BaseException:
+        from fussy import disk
+
+        disk.empty(outer)
+        outer.rmdir()
+        raise
+    return os.fspath(inner)
+
+
+def unpack_release(
+    source: Source, directory: Path, plan: Plan, *, most: int | None, progress: Progress | None = None
+) -> manifest.Manifest:
+    """Write the release in SOURCE (verified, compressed) to DIRECTORY, which is made for it, and return its manifest.
+
+    With a manifest, PLAN is asked first, the files it names are linked, and every other file must have the digest that
+    the manifest says. Without one, the members are written as they come, at most MOST bytes (None: no limit), PLAN is
+    asked before the first of them (with no entries) and again after the last, and the release gets the manifest that
+    describes what was written.
+
+    :raises BadBundle: the archive is damaged, unsafe, or not what its manifest says
+    """
+    missing: set[int] = set()
+    archive = members(blocks(source, lambda first, count: any(i in missing for i in range(first, first + count))))
+    first = next(archive, None)
+    if first is None:
+        raise BadBundle("cannot unpack the bundle: it is empty; pack it again")
+    directory.mkdir(mode=0o700)
+    stage = Stage(os.fsencode(directory))
+    top, _, rest = first.name.partition(b"/")
+    if rest == manifest.PATH:
+        described = _bounded(first)
+        wanted = manifest.decode(described)
+        if wanted.name != os.fsdecode(top):
+            raise BadBundle(f"cannot unpack the bundle: its directory is {os.fsdecode(top)!r}, its manifest is of "
+                            f"{wanted.name!r}; pack it again")
+        shared = plan(wanted)
+        missing.update(i for i, entry in enumerate(wanted.entries) if entry.type == "file" and i not in shared)
+        _unpack_described(stage, archive, wanted, shared, missing, progress)
+    else:
+        wanted = _unpack_plain(stage, first, archive, plan, most)
+        described = manifest.encode(wanted)
+        for i, file in plan(wanted).items():
+            stage.replace(wanted.entries[i], file)
+    _keep_manifest(directory, described)
+    _finish(stage, wanted.entries)
+    return wanted
+
+
+def _bounded(member: Member) -> bytes:
+    if member.size > manifest.MAX_SIZE:
+        raise BadBundle(f"cannot unpack the bundle: a manifest of {member.size} bytes, at most {manifest.MAX_SIZE} are "
+                        "allowed; put fewer files into the firmware")
+    return b"".join(member.data)
+
+
+def _unpack_described(
+    stage: Stage, archive: Iterator[Member], wanted: manifest.Manifest, shared: dict[int, bytes], missing: set[int],
+    progress: Progress | None,
+) -> None:
+    """Make every entry of the manifest: from the manifest alone, by a link, or with content from the archive."""
+    total = manifest.total_size(wanted.entries)
+    done = 0
+    for i, entry in enumerate(wanted.entries):
+        if entry.type == "directory":
+            stage.make_directory(entry)
+        elif entry.type == "file":
+            if i in shared:
+                if stage.link(entry, shared[i]):
+                    done += entry.size
+                else:
+                    missing.add(i)
+        elif entry.type != "hardlink":
+            stage.make_special(entry)
+    prefix = wanted.name.encode() + b"/"
+    for member in archive:
+        index = wanted.index.get(member.name.removeprefix(prefix))
+        if index is None and member.name != wanted.name.encode():
+            raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: its manifest does not list it; pack it again")
+        if index is None or index not in missing:
+            continue
+        entry = wanted.entries[index]
+        if member.kind != "file" or member.size != entry.size or stage.write(entry, member.data) != entry.sha256:
+            raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: it is not what the manifest says; pack again")
+        missing.remove(index)
+        done += entry.size
+        if progress:
+            progress(done, total)
+    if missing:
+        raise BadBundle(f"cannot unpack the bundle: {len(missing)} files of its manifest are not in it, the first is "
+                        f"{os.fsdecode(wanted.entries[min(missing)].name)!r}; pack it again")
+    for entry in wanted.entries:
+        if entry.type == "hardlink":
+            stage.link_inside(entry)
+
+
+def _keep_manifest(directory: Path, described: bytes) -> None:
+    path = directory / os.fsdecode(manifest.PATH)
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    path.write_bytes(described)
+    path.chmod(0o644)
+
+
+def _finish(stage: Stage, entries: Iterable[manifest.Entry]) -> None:
+    """Give the directories their modes and times, the deepest first."""
+    for entry in reversed([entry for entry in entries if entry.type == "directory"]):
+        stage.finish_directory(entry)
+
+
+def _unpack_plain(
+    stage: Stage, first: Member, archive: Iterator[Member], plan: Plan, most: int | None
+) -> manifest.Manifest:
+    """Write the members of an archive that was packed by hand, and return the manifest it should have had.
+
+    The rules are those of a manifest, applied to each member before it is written.
+    """
+    top = first.name.partition(b"/")[0]
+    if problems := manifest.check_name(os.fsdecode(top)):
+        raise BadBundle(f"cannot unpack the bundle: {problems[0]}")
+    entries: list[manifest.Entry] = []
+    checker = manifest.Checker(devices=False)
+    size = 0
+    plan(manifest.Manifest(name=os.fsdecode(top), entries=[]))
+    for member in _chain(first, archive):
+        if member.name == top and member.kind == "directory":
+            name = b"."
+        elif member.name.startswith(top + b"/"):
+            name = member.name[len(top) + 1:]
+        else:
+            raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: not below the one top directory "
+                            f"{os.fsdecode(top)!r}; pack a single directory")
+        if name == manifest.PATH:
+            continue  # of the release that this archive was made from; this one gets its own
+        entry = _entry(member, name, top)
+        if problem := checker.problem(entry):
+            raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: {problem}; pack it again")
+        size += entry.data_size
+        if most is not None and size > most:
+            raise NoSpace(f"cannot unpack: the firmware has more than the {most / 1e6:.1f} MB that are free; make room")
+        if len(entries) >= _MOST_ENTRIES:
+            raise BadBundle(f"cannot unpack the bundle: more than {_MOST_ENTRIES} files; pack it with fussy-pack")
+        entries.append(_write(stage, entry, member))
+    if not entries or entries[0].name != b".":
+        entries.insert(0, manifest.Entry(type="directory", path=".", mode=0o755))
+    return manifest.Manifest(name=os.fsdecode(top), entries=entries)
+
+
+def _chain(first: Member, rest: Iterator[Member]) -> Iterator[Member]:
+    yield first
+    yield from rest
+
+
+def _entry(member: Member, name: bytes, top: bytes) -> manifest.Entry:
+    """Return the manifest's entry for a member; a regular file's digest is not known yet."""
+    link = member.link
+    if member.kind == "hardlink":
+        if not link.startswith(top + b"/"):
+            raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: a hard link out of the firmware; pack again")
+        link = link[len(top) + 1:]
+    path, raw_path = manifest.spell(name)
+    target, raw_target = manifest.spell(link) if member.kind in ("hardlink", "symlink") else ("", "")
+    return manifest.Entry(
+        type=member.kind, path=path, raw_path=raw_path, mode=member.mode, uid=member.uid, gid=member.gid,
+        mtime=member.mtime, size=member.size, sha256="0" * 64 if member.kind == "file" else "", target=target,
+        raw_target=raw_target, device=member.device, xattrs=manifest.quoted(member.xattrs))
+
+
+def _write(stage: Stage, entry: manifest.Entry, member: Member) -> manifest.Entry:
+    """Write one member and return its entry, complete."""
+    if entry.type == "directory":
+        stage.make_directory(entry)
+    elif entry.type == "file":
+        return msgspec.structs.replace(entry, sha256=stage.write(entry, member.data))
+    elif entry.type == "hardlink":
+        stage.link_inside(entry)
+    else:
+        stage.make_special(entry)
+    return entry
