@@ -8,7 +8,6 @@ import pytest
 
 from paradrop.lib import settings
 
-
 # The time of one example says nothing on a machine that does other work too.
 hypothesis.settings.register_profile(
     "runtime", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -73,6 +73,7 @@ _BELOW_CONFIG = {
     "LOG_PATH": "logs",
 }
 _BELOW_RUNTIME = {"PDCONFD_WRITE_DIR": "pdconfd"}
+_ELSEWHERE = {"UCI_CONFIG_DIR": "config", "DOCKER_CONFIG_FILE": "docker.default"}
 
 Value = str | int | float | bool | None
 
@@ -126,7 +127,8 @@ def updateSettings(slist: Iterable[str] | str | Path = ()) -> None:
 
 def relocate(root: str | Path) -> None:
     """Put every file of the runtime below one directory, UCI files included, as tests and trial runs need it."""
-    addSetting("UCI_CONFIG_DIR", f"{root}/config")
+    for setting, place in _ELSEWHERE.items():
+        addSetting(setting, f"{root}/{place}")
     for name, below in (("CONFIG_HOME_DIR", _BELOW_CONFIG), ("RUNTIME_HOME_DIR", _BELOW_RUNTIME)):
         home = f"{root}/lib" if name == "CONFIG_HOME_DIR" else f"{root}/run"
         addSetting(name, home)
