@@ -1,0 +1,79 @@
+"""Ending processes together with everything they have started."""
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GRACE = 1.0
+"""Seconds which a process gets between SIGTERM and SIGKILL."""
+PATIENCE = 5.0
+"""Seconds after which processes that not even SIGKILL ends (uninterruptible I/O) are given up."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One process as /proc/PID/stat (proc(5)) shows it; number and start time together tell it from all others."""
+
+    pid: int
+    started: int
+    parent: int = field(compare=False)
+    session: int = field(compare=False)
+    dead: bool = field(compare=False)
+
+
+def look(pid: int) -> Seen | None:
+    """Return what /proc says about a process, or None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may hold spaces and parentheses itself: the fields start after the last one.
+    fields = stat[stat.rindex(b")") + 2:].split()
+    return Seen(pid, int(fields[19]), int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"))
+
+
+def family(roots: Iterable[int]) -> set[Seen]:
+    """Return `roots`, their descendants, and the members of the sessions which the roots lead, zombies included.
+
+    A descendant which has both made its own session and lost its parent is not found.
+    """
+    seen = [process for entry in os.listdir("/proc") if entry.isdigit() if (process := look(int(entry)))]
+    leaders = {process.pid for process in seen if process.pid in set(roots) and process.session == process.pid}
+    found = {process for process in seen if process.pid in set(roots) or process.session in leaders}
+    while more := {process for process in seen if process.parent in {member.pid for member in found}} - found:
+        found |= more
+    return found
+
+
+def end(roots: Iterable[int]) -> None:
+    """End `roots`, which must be unreaped children of this process, and all they have started.
+
+    SIGTERM first; what is still there after GRACE seconds gets SIGKILL. The roots stay to be reaped by the caller.
+    """
+    roots = list(roots)
+    known: set[Seen] = set()
+    start = time.monotonic()
+    asked: set[Seen] = set()
+    while time.monotonic() - start < GRACE + PATIENCE:
+        known = _alive(known) | {process for process in family(roots) if not process.dead}
+        if not known:
+            return
+        force = time.monotonic() - start >= GRACE
+        for process in known if force else known - asked:
+            _send(process.pid, signal.SIGKILL if force else signal.SIGTERM)
+            _send(process.pid, signal.SIGCONT)
+        asked |= known
+        time.sleep(0.005)
+
+
+def _alive(known: set[Seen]) -> set[Seen]:
+    return {before for before in known if (now := look(before.pid)) and now.started == before.started and not now.dead}
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
