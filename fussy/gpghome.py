@@ -104,9 +104,13 @@ def has_passphrase(home: Path | None, key: Key) -> bool:
 def key_tool(home: Path | None, limit: float = 120.0) -> Any:
     """Return a python-gnupg ``GPG`` for work on keys, each of whose runs is ended after LIMIT seconds.
 
+    Texts go in and out as Latin-1, which keeps every byte; see :func:`readable`.
+
     :param home: GNUPGHOME; by default the user's
     :raises SystemSetup: gpg or the directory is missing
     """
+    if home is not None and not home.is_dir():
+        raise SystemSetup(f"cannot use the key directory {home}: there is no such directory; make a key in it first")
     import gnupg  # 36 ms, which `--help` does not have to pay
 
     class Tool(gnupg.GPG):  # type: ignore[misc]
@@ -119,8 +123,8 @@ def key_tool(home: Path | None, limit: float = 120.0) -> Any:
                 timer.cancel()
 
     try:
-        return Tool(gnupghome=None if home is None else str(home), encoding="utf-8", env={**os.environ, "LC_ALL": "C"},
-                    options=["--no-options", "--no-auto-key-locate", "--disable-dirmngr"])
+        return Tool(gnupghome=None if home is None else str(home), env={**os.environ, "LC_ALL": "C"},
+                    options=["--no-options", "--no-auto-key-locate", "--disable-dirmngr", "--display-charset", "utf-8"])
     except (OSError, ValueError) as error:
         raise SystemSetup(f"cannot run gpg: {error}; install the package gnupg") from error
 
@@ -132,7 +136,24 @@ def list_keys(home: Path | None, query: str | None = None, *, secret: bool = Fal
 
 def key_of(listed: dict[str, Any]) -> Key:
     """Take what matters from python-gnupg's description of a key."""
-    return Key(fingerprint=listed["fingerprint"], user_ids=tuple(listed["uids"]), validity=listed["trust"],
-               capabilities=listed["cap"], ownertrust=listed["ownertrust"], created=int(listed["date"] or 0),
-               expires=int(listed["expires"] or 0), subkeys=tuple(subkey[2] for subkey in listed["subkeys"]),
-               keygrips=(listed["keygrip"], *(subkey[3] for subkey in listed["subkeys"])))
+    return Key(
+        fingerprint=listed["fingerprint"],
+        user_ids=tuple(map(readable, listed["uids"])),
+        validity=listed["trust"],
+        capabilities=listed["cap"],
+        ownertrust=listed["ownertrust"],
+        created=int(listed["date"] or 0),
+        expires=int(listed["expires"] or 0),
+        subkeys=tuple(subkey[2] for subkey in listed["subkeys"]),
+        keygrips=(listed["keygrip"], *(subkey[3] for subkey in listed["subkeys"])),
+    )
+
+
+def readable(text: str) -> str:
+    """Turn text from :func:`key_tool` into what can be shown on one line: whoever made a key chose its name.
+
+    >>> readable("J\u00c3\u00bcrg\\n<j@example.org>")
+    'Jürg?<j@example.org>'
+    """
+    decoded = text.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in decoded)
