@@ -35,6 +35,7 @@ FC_BOUNCE_UPDATE: str | None = None
 FC_CHUTESTORAGE_SAVE_PATH = "/var/lib/paradrop/chutes"
 FC_CHUTESTORAGE_SAVE_TIMER = 60
 RESERVED_CHUTE = "__PARADROP__"
+REJECT_DOWNGRADE = False
 
 # UCI files and the daemon that turns them into commands
 UCI_CONFIG_DIR = "/etc/config"
@@ -49,12 +50,13 @@ CHUTE_PREFIX_SIZE = 24
 ALLOW_MONITOR_MODE = False
 
 # Containers; {chute} stands for the chute's name. Times are seconds: for one answer of the engine, for building or
-# fetching an image, and for a container to stop by itself
+# fetching an image, for a container to stop by itself, and in which a new one must not fail
 DOCKER_BIN_DIR = "/usr/bin"
 DOCKER_HOST = "unix:///var/run/docker.sock"
 DOCKER_TIMEOUT = 30
 DOCKER_BUILD_TIMEOUT = 1800
 DOCKER_STOP_TIMEOUT = 10
+CHUTE_SETTLE_TIME = 1
 DOCKER_CONFIG_FILE = "/etc/default/docker"
 CHUTE_IMAGE_DIR = "/opt/firmware/current/images"
 INTERNAL_DATA_DIR = "/data"
