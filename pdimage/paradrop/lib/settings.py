@@ -49,11 +49,12 @@ ALTERNATE_NETWORK_POOL = "10.128.0.0/9"
 CHUTE_PREFIX_SIZE = 24
 ALLOW_MONITOR_MODE = False
 
-# Containers; {chute} stands for the chute's name. Times are seconds: for one answer of the engine, for building or
-# fetching an image, for a container to stop by itself, and in which a new one must not fail
+# Containers; {chute} stands for the chute's name. Times are seconds: for one answer of the engine, for the
+# engine to start, for building or fetching an image, for a container to stop by itself, and in which a new one must not fail
 DOCKER_BIN_DIR = "/usr/bin"
 DOCKER_HOST = "unix:///var/run/docker.sock"
 DOCKER_TIMEOUT = 30
+DOCKER_START_TIMEOUT = 60
 DOCKER_BUILD_TIMEOUT = 1800
 DOCKER_STOP_TIMEOUT = 10
 CHUTE_SETTLE_TIME = 1
