@@ -33,7 +33,7 @@ def description(release: Path | None) -> manifest.Description:
     """Return what an installed release says of itself; an empty description if it has no (usable) manifest."""
     if release is not None:
         try:
-            return manifest.decode(release.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
+            return manifest.stored_description(release / os.fsdecode(manifest.PATH))
         except FileNotFoundError:
             pass
         except (BadBundle, OSError) as error:

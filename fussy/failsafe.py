@@ -26,7 +26,9 @@ def make_failsafe(target: Target) -> None:
     staged = target.staging / "tree"
     staged.mkdir(parents=True, mode=0o700)
     stage = Stage(os.fsencode(staged))
-    entries = share.installed_entries(current)
+    entries = list(share.installed_entries(current))
+    if wrong := manifest.check_entries(entries, devices=True):
+        raise DamagedRelease(f"cannot make a failsafe: the manifest of {current.name} is wrong: {wrong[0]}")
     for entry in entries:
         source = os.path.join(os.fsencode(current), entry.name)
         if entry.type == "directory":

@@ -11,9 +11,10 @@ installer write outside the release or through a link, so that the rest of the p
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b, sha256
+from pathlib import Path
 from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -31,6 +32,8 @@ MAX_SIZE = 64 * 1024 * 1024
 Type = Literal["directory", "file", "hardlink", "symlink", "fifo", "character", "block"]
 _DEVICES = ("character", "block")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# How the first line ends when each entry has a line of its own.
+_ENTRIES_FOLLOW = b'"entries":[\n'
 # What a release may be called: one path component that no shell, tar or glob takes for something else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@ -]{0,199}")
 RESERVED_NAMES = frozenset({"current", "failsafe", "previous"})
@@ -174,6 +177,43 @@ def decode(data: bytes | bytearray) -> Manifest:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
         raise BadBundle(f"cannot accept the manifest: {'; '.join(wrong[:5])}{more}; pack the firmware again")
     return manifest
+
+
+def stored_description(path: Path) -> Description:
+    """Return the description of an installed release from its manifest at PATH, without reading the entries if it can.
+
+    :raises BadBundle: it is no manifest
+    :raises OSError: it can't be read
+    """
+    with path.open("rb") as file:
+        head = file.readline()
+        if not head.endswith(_ENTRIES_FOLLOW):
+            return decode(head + file.read())
+    return decode(head + b"]}")
+
+
+def stored_entries(path: Path) -> Iterator[Entry]:
+    """Yield the entries of an installed release from its manifest at PATH.
+
+    One by one if the manifest has a line for each, as :func:`encode` writes it, for a router has little memory.
+
+    :raises BadBundle: it is no manifest
+    :raises OSError: it can't be read
+    """
+    with path.open("rb") as file:
+        head = file.readline()
+        if not head.endswith(_ENTRIES_FOLLOW):
+            yield from decode(head + file.read()).entries
+            return
+        decoder = msgspec.json.Decoder(Entry)
+        for line in file:
+            if line.strip() == b"]}":
+                return
+            try:
+                yield decoder.decode(line.rstrip(b",\n"))
+            except msgspec.MsgspecError as error:
+                raise BadBundle(f"cannot read {path}: {error}") from error
+    raise BadBundle(f"cannot read {path}: it ends too early")
 
 
 def decode_description(data: bytes) -> Description:

@@ -7,7 +7,7 @@ that: a file whose content did not change keeps its inode, and so its time.
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fussy import checked, manifest, tree
@@ -24,23 +24,31 @@ def sources(entries: list[manifest.Entry], target: Target) -> dict[int, bytes]:
     base = target.current_release()
     if base is None or base == target.failsafe or os.stat(base).st_dev != os.stat(target.root).st_dev:
         return {}
-    there = {entry.identity(): entry for entry in installed_entries(base) if entry.type == "file"}
-    records = checked.load(target)
-    found = {}
+    wanted: dict[bytes, list[int]] = {}
     for i, entry in enumerate(entries):
-        if entry.type == "file" and (old := there.get(identity := entry.identity())):
+        if entry.type == "file":
+            wanted.setdefault(entry.identity(), []).append(i)
+    records = checked.load(target)
+    found: dict[int, bytes] = {}
+    for old in installed_entries(base):
+        if old.type == "file" and (indexes := wanted.pop(identity := old.identity(), None)):
             path = os.path.join(os.fsencode(base), old.name)
-            if _serves(path, entry, identity, records):
-                found[i] = path
+            if _serves(path, old, identity, records):
+                found.update(dict.fromkeys(indexes, path))
+            else:
+                wanted[identity] = indexes  # another file of the same content may serve
     return found
 
 
-def installed_entries(release: Path) -> list[manifest.Entry]:
-    """Return the entries of an installed release: from its manifest, or by reading it when it has none of use."""
+def installed_entries(release: Path) -> Iterator[manifest.Entry]:
+    """Yield the entries of an installed release: from its manifest, or by reading it when it has none of use."""
+    path = release / os.fsdecode(manifest.PATH)
     try:
-        return manifest.decode(release.joinpath(os.fsdecode(manifest.PATH)).read_bytes()).entries
+        manifest.stored_description(path)
     except (FileNotFoundError, BadBundle):
-        return [item.entry for item in tree.scan(os.fsencode(release))]
+        yield from (item.entry for item in tree.scan(os.fsencode(release)))
+    else:
+        yield from manifest.stored_entries(path)
 
 
 def _serves(path: bytes, entry: manifest.Entry, identity: bytes, records: Mapping[int, checked.Record]) -> bool:
