@@ -50,7 +50,8 @@ CHUTE_PREFIX_SIZE = 24
 ALLOW_MONITOR_MODE = False
 
 # Containers; {chute} stands for the chute's name. Times are seconds: for one answer of the engine, for the
-# engine to start, for building or fetching an image, for a container to stop by itself, and in which a new one must not fail
+# engine to start, for building or fetching an image, for a container to stop by itself, and how long a new one is
+# watched for failing
 DOCKER_BIN_DIR = "/usr/bin"
 DOCKER_HOST = "unix:///var/run/docker.sock"
 DOCKER_TIMEOUT = 30
