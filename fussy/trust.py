@@ -125,13 +125,14 @@ def damage(status: Statuses) -> str | None:
     """Tell what keeps the message from being read at all."""
     if "BADMDC" in status:
         return "it was damaged or changed after it was encrypted; fetch it again"
-    if "NO_SECKEY" in status and "DECRYPTION_OKAY" not in status:
-        ids = ", ".join(arguments[0] for arguments in status["NO_SECKEY"] if arguments)
-        return f"it is encrypted for another device (key {ids}); pack it with --encrypt-for this device's key"
-    if "DECRYPTION_FAILED" in status:
-        return "it cannot be decrypted: it is damaged, or not encrypted for this device; fetch it again"
     if "NEED_PASSPHRASE_SYM" in status:
         return "it is encrypted with a pass-phrase; pack it with --encrypt-for this device's key"
+    if "DECRYPTION_FAILED" in status and "DECRYPTION_KEY" not in status:
+        ids = ", ".join(words[0] for words in status.get("ENC_TO", ()) if words) or "unknown"
+        return (f"it is encrypted for another device (key {ids}), or damaged; "
+                "pack it with --encrypt-for this device's key")
+    if "DECRYPTION_FAILED" in status:
+        return "it is damaged and cannot be decrypted; fetch it again"
     if "PLAINTEXT" not in status:
         return "it is not an OpenPGP message that holds data, or its beginning is damaged; fetch it again"
     if "NODATA" in status or "UNEXPECTED" in status:

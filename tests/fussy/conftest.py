@@ -17,7 +17,7 @@ class Keys:
     ``home`` (build side GNUPGHOME: the signing key and the device's public key), ``signer`` and ``device``
     (fingerprints), ``keyring`` (device side directory). The other keys live in ``home`` too, each made when first
     asked for: ``foreign`` (unknown to the device), ``second`` (in the device's ring, not trusted), ``expired``,
-    ``revoked``, ``stranger`` (an encryption key that isn't the device's). ``keyring_knowing(key)`` copies the device's
+    ``revoked``, ``aged`` (ten days old), ``stranger`` (an encryption key that isn't the device's). ``keyring_knowing(key)`` copies the device's
     keyring and adds a key.
     """
 
@@ -94,6 +94,11 @@ class Keys:
     def expired(self) -> str:
         """A key that expired after a day, ten days ago."""
         return self.make("Expired <expired@example.org>", expires="1d", at="-11d")
+
+    @cached_property
+    def aged(self) -> str:
+        """A key of the device's ring made ten days ago, so that it can sign in the past."""
+        return self.make("Aged <aged@example.org>", at="-10d")
 
     @cached_property
     def revoked(self) -> str:

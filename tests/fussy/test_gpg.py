@@ -1,32 +1,493 @@
-"""Messages made by real gpg, read and written."""
+"""Messages made by real gpg, read as a device reads them: only one kind is let through."""
 
+from __future__ import annotations
+
+import io
 import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from fussy.errors import Untrusted
-from fussy.gpg import open_keyring, seal
+from fussy import gpghome
+from fussy.errors import SystemSetup, Untrusted
+from fussy.gpg import Keyring, clock, open_keyring, seal
+if TYPE_CHECKING:
+    from tests.fussy.conftest import Keys
+
+TEXT = bytes(range(256)) * 80
 
 
-def test_what_is_sealed_can_be_read(keys, tmp_path: Path) -> None:
-    text = os.urandom(3_000_000)
-    bundle = tmp_path / "a.gpg"
-    with seal(bundle, sign_with=keys.signer, encrypt_for=[keys.device], home=keys.home) as pipe:
+@pytest.fixture(scope="module")
+def ring(keys: Keys) -> Iterator[Keyring]:
+    with open_keyring(keys.keyring) as opened:
+        yield opened
+
+
+def read(ring: Keyring, message: bytes, place: Path) -> tuple[str, bytes]:
+    """Verify a message; return who signed it and its plaintext."""
+    bundle = place / "bundle.gpg"
+    bundle.write_bytes(message)
+    got = bytearray()
+    with bundle.open("rb") as file:
+        signer = ring.verify(file, got.extend)
+    return signer.fingerprint, bytes(got)
+
+
+def sign(keys: Keys, *options: str, key: str | None = None, text: bytes = TEXT, at: str | None = None,
+         how: str = "--sign") -> bytes:
+    return keys.gpg("-u", key or keys.signer, "-z", "0", *options, how, text=text, at=at).stdout
+
+
+def literal(text: bytes = TEXT, name: bytes = b"") -> bytes:
+    """A literal data packet: plaintext that nobody signed (RFC 4880, section 5.9)."""
+    body = b"b" + bytes([len(name)]) + name + bytes(4) + text
+    return b"\xcb\xff" + len(body).to_bytes(4, "big") + body
+
+
+def encrypted(keys: Keys, message: bytes, *, raw: bool = True) -> bytes:
+    """Encrypt a message for the device as it is, or its bytes as a text."""
+    options = ["--no-literal"] if raw else []
+    return keys.gpg("--recipient", keys.device, *options, "-z", "0", "--encrypt", text=message).stdout
+
+
+# --- what passes ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sealed_can_be_read_twice(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
+    text = random.Random(1).randbytes(3_000_000)
+    bundle = tmp_path / "a b.gpg"
+    with seal(bundle, sign_with="signer@example.org", encrypt_for=["device@example.org"], home=keys.home) as pipe:
         pipe.write(text)
     got = bytearray()
-    with open_keyring(keys.keyring) as ring, bundle.open("rb") as file:
+    with bundle.open("rb") as file:
         signer = ring.verify(file, got.extend)
         with ring.decrypt(file) as plain:
             again = plain.read()
-    assert signer.fingerprint == keys.signer
-    assert signer.user_id == "Signer <signer@example.org>"
+    assert (signer.fingerprint, signer.user_id) == (keys.signer, "Signer <signer@example.org>")
+    assert abs(signer.signed_at - time.time()) < 300
     assert bytes(got) == text == again
+    assert os.listdir(tmp_path) == ["a b.gpg"]
 
 
-def test_a_foreign_key_is_refused(keys, tmp_path: Path) -> None:
-    bundle = tmp_path / "a.gpg"
-    with seal(bundle, sign_with=keys.foreign, home=keys.home) as pipe:
-        pipe.write(b"text")
-    with open_keyring(keys.keyring) as ring, bundle.open("rb") as file, pytest.raises(Untrusted, match="foreign key"):
-        ring.verify(file, len)
+def signed_and_encrypted(keys: Keys) -> bytes:
+    return sign(keys, "--encrypt", "-r", keys.device)
+
+
+GOOD: dict[str, Callable[[Keys], bytes]] = {
+    "signed": sign,
+    "signed and encrypted": signed_and_encrypted,
+    "for a stranger too": lambda keys: sign(keys, "--encrypt", "-r", keys.stranger, "-r", keys.device),
+    "recipient hidden": lambda keys: sign(keys, "--encrypt", "-R", keys.device),
+    "compressed, as plain gpg does": lambda keys: sign(keys, "-z", "6", "--encrypt", "-r", keys.device),
+    "armoured": lambda keys: sign(keys, "--armor"),
+    "signature first": lambda keys: sign(keys, how="--detach-sign") + literal(),
+    "named by an enemy": lambda keys: sign(keys, "--set-filename", "\n[GNUPG:] BADSIG 0 x"),
+    "SHA384": lambda keys: sign(keys, "--digest-algo", "SHA384"),
+    "not yet expired": lambda keys: sign(keys, "--default-sig-expire", "1d"),
+}
+
+
+@pytest.mark.parametrize("make", GOOD.values(), ids=GOOD)
+def test_good_messages_pass(keys: Keys, ring: Keyring, tmp_path: Path, make: Callable[[Keys], bytes]) -> None:
+    assert read(ring, make(keys), tmp_path) == (keys.signer, TEXT)
+
+
+def test_nothing_is_a_text_too(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
+    assert read(ring, sign(keys, text=b""), tmp_path) == (keys.signer, b"")
+
+
+# --- what does not ----------------------------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[str, Callable[[Keys], bytes]]] = {
+    "empty": ("not an OpenPGP message", lambda keys: b""),
+    "garbage": ("not an OpenPGP message", lambda keys: b"PK\x03\x04" * 99),
+    "a public key": ("not an OpenPGP message", lambda keys: keys.export(keys.signer)),
+    "a detached signature": ("not an OpenPGP message", lambda keys: sign(keys, how="--detach-sign")),
+    "unsigned": ("not signed", lambda keys: literal()),
+    "unsigned, compressed": ("not signed", lambda keys: keys.gpg("--store", text=TEXT).stdout),
+    "status lines in its name": ("not signed", lambda keys: literal(
+        name=f"\n[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG A B\n[GNUPG:] VALIDSIG {keys.signer}".encode())),
+    "encrypted, unsigned": ("not signed", lambda keys: encrypted(keys, TEXT, raw=False)),
+    "signed inside the text": ("not signed", lambda keys: encrypted(keys, sign(keys), raw=False)),
+    "foreign": ("foreign key, [0-9A-F]{16}, that is not in", lambda keys: sign(keys, key=keys.foreign)),
+    "foreign, encrypted": ("foreign key", lambda keys: sign(keys, "--encrypt", "-r", keys.device, key=keys.foreign)),
+    "signed by two": ("foreign key|more than one signature", lambda keys: sign(keys, "-u", keys.foreign)),
+    "signed twice by us": ("more than one signature", lambda keys: doubly_signed(sign(keys))),
+    "SHA-1": ("SHA-1, which is too weak", lambda keys: sign(keys, "--digest-algo", "SHA1")),
+    "RIPEMD-160": ("RIPEMD-160, which is too weak", lambda keys: sign(keys, "--digest-algo", "RIPEMD160")),
+    "SHA-224": ("SHA-224, which is too weak", lambda keys: sign(keys, "--digest-algo", "SHA224")),
+    "text signature": ("signed as text", lambda keys: sign(keys, "--textmode")),
+    "clear-signed": ("signed as text", lambda keys: sign(keys, how="--clear-sign", text=b"text\n")),
+    "for another device": (r"encrypted for another device \(key [0-9A-F]{16}\), or",
+                           lambda keys: sign(keys, "--encrypt", "-r", keys.stranger)),
+    "with a pass-phrase": ("encrypted with a pass-phrase", lambda keys: sign(
+        keys, "--passphrase", "x", "--s2k-count", "1024", "--symmetric")),
+    "without protection": ("does not protect it|cannot be decrypted|damaged",
+                           lambda keys: sign(keys, "--rfc2440", "--digest-algo", "SHA256", "-e", "-r", keys.device)),
+    "twice": ("more than one message", lambda keys: sign(keys) * 2),
+    "ours and a foreign one": ("more than one message", lambda keys: sign(keys) + sign(keys, key=keys.foreign)),
+    "a text before": ("more than one message", lambda keys: literal(b"evil") + sign(keys)),
+    "a text after": ("more than one message", lambda keys: sign(keys) + literal(b"evil")),
+    "encrypted, twice": ("damaged or changed", lambda keys: signed_and_encrypted(keys) * 2),
+    "encrypted, a text before": ("more than one message|cannot be decrypted|damaged",
+                                 lambda keys: literal(b"evil") + signed_and_encrypted(keys)),
+    "encrypted, a text after": ("damaged or changed", lambda keys: signed_and_encrypted(keys) + literal(b"evil")),
+    "words after": ("something else follows", lambda keys: sign(keys) + b"words\n"),
+    "encrypted, words after": ("damaged or changed", lambda keys: signed_and_encrypted(keys) + b"words\n"),
+}
+
+
+def doubly_signed(message: bytes) -> bytes:
+    """Repeat the one-pass and the signature packet of a message (both have old headers and one-byte lengths)."""
+    head = message[:2 + message[1]]
+    assert head[0] == 0x90, "a one-pass signature packet"
+    tail = message[message.rindex(b"\x88"):]
+    assert len(tail) == 2 + tail[1]
+    first = head[:-1] + b"\0"
+    return first + message + tail
+
+
+@pytest.mark.parametrize(("reason", "make"), BAD.values(), ids=BAD)
+def test_bad_messages_are_refused(keys: Keys, ring: Keyring, tmp_path: Path, reason: str,
+                                  make: Callable[[Keys], bytes]) -> None:
+    message = make(keys)
+    with pytest.raises(Untrusted, match=f"^cannot trust .*bundle.gpg: .*({reason})"):
+        read(ring, message, tmp_path)
+
+
+def test_a_known_key_that_may_not_sign_is_refused(keys: Keys, tmp_path: Path) -> None:
+    message = sign(keys, key=keys.second)
+    with open_keyring(keys.keyring_knowing(keys.second)) as ring:
+        with pytest.raises(Untrusted, match=f"signed by {keys.second} .Second <second@example.org>., which is in the"):
+            read(ring, message, tmp_path)
+        with pytest.raises(Untrusted, match="more than one signature"):
+            read(ring, sign(keys, "-u", keys.second), tmp_path)
+    with open_keyring(keys.keyring_knowing(keys.second, signers=f"{keys.second}\n")) as ring:
+        assert read(ring, message, tmp_path) == (keys.second, TEXT)
+        with pytest.raises(Untrusted, match="may not sign"):
+            read(ring, sign(keys), tmp_path)
+
+
+def test_the_devices_own_key_never_vouches(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
+    message = keys.gpg("-u", keys.device, "--sign", home=keys.keyring, text=TEXT).stdout
+    with pytest.raises(Untrusted, match="may not sign"):
+        read(ring, message, tmp_path)
+
+
+@pytest.mark.parametrize("when", ["now", "1970"])
+def test_an_expired_key_is_refused(keys: Keys, tmp_path: Path, when: str) -> None:
+    message = sign(keys, key=keys.expired, at="-250h")
+    keyring = keys.keyring_knowing(keys.expired, signers=keys.expired)
+    (tmp_path / "bundle.gpg").write_bytes(message)
+    done = verify_at(None if when == "now" else "1970-01-02 00:00:00", keyring, tmp_path / "bundle.gpg")
+    assert "has expired" in done, done
+
+
+def test_an_expired_signature_is_refused(keys: Keys, tmp_path: Path) -> None:
+    keyring = keys.keyring_knowing(keys.aged, signers=keys.aged)
+    with open_keyring(keyring) as ring:
+        assert read(ring, sign(keys, key=keys.aged, at="-5d"), tmp_path) == (keys.aged, TEXT)
+        with pytest.raises(Untrusted, match="signature by key [0-9A-F]{16} has expired; sign it again"):
+            read(ring, sign(keys, "--default-sig-expire", "1d", key=keys.aged, at="-5d"), tmp_path)
+
+
+def test_a_revoked_key_is_refused(keys: Keys, tmp_path: Path) -> None:
+    message = sign(keys, key=keys.revoked)
+    keyring = keys.keyring_knowing(keys.revoked, signers=keys.revoked)
+    with open_keyring(keyring) as ring:
+        assert read(ring, message, tmp_path) == (keys.revoked, TEXT)
+    keys.import_key(keyring, keys.revocation(keys.revoked))
+    with open_keyring(keyring) as ring, pytest.raises(Untrusted, match="has been revoked"):
+        read(ring, message, tmp_path)
+
+
+@pytest.mark.parametrize("make", [sign, signed_and_encrypted])
+def test_a_cut_message_is_refused_wherever_it_is_cut(keys: Keys, ring: Keyring, tmp_path: Path,
+                                                     make: Callable[[Keys], bytes]) -> None:
+    message = make(keys)
+    places = random.Random(7)
+    for end in {1, 2, 40, len(message) // 2, len(message) - 1, len(message) - 2, len(message) - 40,
+                *(places.randrange(len(message)) for _ in range(12))}:
+        with pytest.raises(Untrusted):
+            read(ring, message[:end], tmp_path)
+
+
+@pytest.mark.parametrize("make", [sign, signed_and_encrypted])
+def test_no_flipped_bit_changes_what_is_believed(keys: Keys, ring: Keyring, tmp_path: Path,
+                                                 make: Callable[[Keys], bytes]) -> None:
+    """OpenPGP's signature leaves some 30 bytes out, a date beside the text for example: they can't change the text."""
+    message = make(keys)
+    places = random.Random(11)
+    passed = 0
+    for at in {*range(0, 120, 5), *range(len(message) - 120, len(message), 5),
+               *(places.randrange(len(message)) for _ in range(12))}:
+        changed = bytearray(message)
+        changed[at] ^= 1 << places.randrange(8)
+        try:
+            assert read(ring, bytes(changed), tmp_path) == (keys.signer, TEXT)
+            passed += 1
+        except Untrusted:
+            continue
+    assert passed <= 10
+
+
+def test_a_bomb_is_left_early(keys: Keys, tmp_path: Path) -> None:
+    bomb = keys.gpg("--compress-algo", "bzip2", "-z", "6", "--store", text=bytes(100 << 20)).stdout
+    assert len(bomb) < 1 << 20
+    count = 0
+
+    def consume(block: bytes) -> None:
+        nonlocal count
+        count += len(block)
+    bundle = tmp_path / "bomb.gpg"
+    bundle.write_bytes(bomb)
+    with open_keyring(keys.keyring) as ring, bundle.open("rb") as file, \
+            pytest.raises(Untrusted, match="bomb.gpg: it unpacks to more than 67,108,864 bytes"):
+        ring.verify(file, consume)
+    assert count <= 64 << 20
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+VERIFY = """
+import sys, pathlib
+from fussy.errors import FussyError
+from fussy.gpg import open_keyring
+try:
+    with open_keyring(pathlib.Path(sys.argv[1])) as ring, open(sys.argv[2], "rb") as bundle:
+        print(ring.verify(bundle, len).fingerprint)
+except FussyError as error:
+    print(error)
+"""
+
+
+def verify_at(when: str | None, keyring: Path, bundle: Path) -> str:
+    """Verify in a process whose clock stands at WHEN."""
+    command = [*(["faketime", when] if when else []), sys.executable, "-c", VERIFY, str(keyring), str(bundle)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def test_a_router_that_wakes_in_1970_can_be_upgraded(keys: Keys, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.gpg"
+    bundle.write_bytes(signed_and_encrypted(keys))
+    assert verify_at("1970-01-02 00:00:00", keys.keyring, bundle) == keys.signer
+    bundle.write_bytes(sign(keys, key=keys.foreign))
+    assert "foreign key" in verify_at("1970-01-02 00:00:00", keys.keyring, bundle)
+
+
+def test_the_clock_is_only_corrected_forwards() -> None:
+    assert clock(0) == ()
+    assert clock(time.time() - 10) == ()
+    option, value = clock(time.time() + 1000)
+    assert option == "--faked-system-time"
+    assert int(value) > time.time() + 999
+
+
+# --- the device's directory -------------------------------------------------------------------------------------------
+
+
+def snapshot(place: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_mode, path.read_bytes() if path.is_file() else b"")
+            for path in [place, *place.rglob("*")]}
+
+
+def agents() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found += [word.decode() for word in words if gpghome.PREFIX.encode() in word and words[0].endswith(b"agent")]
+    return found
+
+
+def test_a_keyring_is_never_written_and_nothing_stays(keys: Keys, tmp_path: Path) -> None:
+    keyring = keys.keyring_knowing()
+    before = snapshot(keyring)
+    message = signed_and_encrypted(keys)
+    with open_keyring(keyring) as ring:
+        home = ring.home
+        assert home.stat().st_mode & 0o777 == 0o700
+        assert read(ring, message, tmp_path) == (keys.signer, TEXT)
+    assert not home.exists()
+    with pytest.raises(Untrusted), open_keyring(keyring) as ring:
+        home = ring.home
+        read(ring, message[:-9], tmp_path)
+    assert not home.exists()
+    assert not [agent for agent in agents() if str(home) in agent]
+    assert snapshot(keyring) == before
+
+
+def test_no_socket_stays_where_users_have_a_runtime_directory(keys: Keys, tmp_path: Path) -> None:
+    """gpg puts its sockets there, in a directory of their own, which has to go as well."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace to be had: run as root")
+    (tmp_path / "bundle.gpg").write_bytes(signed_and_encrypted(keys))
+    script = (f'mount -t tmpfs none /run && mkdir -p -m 700 /run/user/{os.geteuid()}/gnupg && "$@" && '
+              f"ls /run/user/{os.geteuid()}/gnupg /run")
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", VERIFY,
+                           str(keys.keyring), str(tmp_path / "bundle.gpg")],
+                          capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [keys.signer, "/run:", "user", f"/run/user/{os.geteuid()}/gnupg:"]
+
+
+def test_what_a_killed_process_left_is_swept_away(keys: Keys) -> None:
+    place = Path("/run" if os.access("/run", os.W_OK) else "/tmp")
+    left = place / f"{gpghome.PREFIX}left"
+    left.mkdir(mode=0o700, exist_ok=True)
+    (left / "secret").write_text("key")
+    with open_keyring(keys.keyring) as first, open_keyring(keys.keyring) as second:
+        assert not left.exists()
+        assert first.home.exists()
+        assert second.home.exists()
+
+
+def test_a_keyring_that_cannot_be_used_is_said_to_be_so(keys: Keys, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    no_signer = keys.directory("nobody")
+    keys.import_key(no_signer, keys.export(keys.signer))
+    for keyring, reason in (
+        (tmp_path / "nothing", "there is no such directory; make one with `fussy keys keyring`"),
+        (empty, "it holds no public keys"),
+        (no_signer, "it holds no key that may sign"),
+        (keys.keyring_knowing(signers="C730F1F788F88259"), "line 1: not a fingerprint"),
+        (keys.keyring_knowing(signers="#\n"), "allows nobody"),
+        (keys.keyring_knowing(signers=keys.foreign), "it holds no key that may sign"),
+        (keys.keyring_knowing(signers="\x00"), "line 1: not a fingerprint"),
+    ):
+        with pytest.raises(SystemSetup, match=reason), open_keyring(keyring):
+            pass
+
+
+def test_without_gpg_the_reason_is_said(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SystemSetup, match="cannot run gpg.*install the package gnupg"), open_keyring(keys.keyring):
+        pass
+
+
+# --- a gpg that misbehaves --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_gpg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Replace gpg for command lines that contain a word by a shell script."""
+    def install(word: str, script: str) -> None:
+        place = tmp_path / "bin"
+        place.mkdir()
+        program = place / "gpg"
+        program.write_text(f'#!/bin/sh\ncase "$*" in *{word}*) {script};; esac\nexec {shutil.which("gpg")} "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return install
+
+
+def test_a_hanging_gpg_is_ended_with_all_it_started(keys: Keys, tmp_path: Path,
+                                                    fake_gpg: Callable[[str, str], None]) -> None:
+    fake_gpg("--decrypt", f"sleep 61 & echo $! >{tmp_path}/child; wait")
+    start = time.monotonic()
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="gpg did nothing for 0.5 seconds"):
+        (tmp_path / "bundle.gpg").write_bytes(b"x")
+        with (tmp_path / "bundle.gpg").open("rb") as file:
+            ring.verify(file, len, silence=0.5)
+    assert time.monotonic() - start < 10
+    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize("silent", ["status", "plaintext"])
+def test_a_gpg_that_closes_one_stream_and_hangs_is_ended(keys: Keys, tmp_path: Path, silent: str,
+                                                         fake_gpg: Callable[[str, str], None]) -> None:
+    fake_gpg("--decrypt", "exec sleep 61 >&-" if silent == "plaintext" else "exec sleep 61 2>&-")
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="gpg did nothing for 0.5 seconds"):
+        read_quickly(ring, tmp_path)
+
+
+def read_quickly(ring: Keyring, place: Path) -> None:
+    (place / "bundle.gpg").write_bytes(b"x")
+    with (place / "bundle.gpg").open("rb") as file:
+        ring.verify(file, len, silence=0.5)
+
+
+def test_a_talkative_gpg_is_ended(keys: Keys, tmp_path: Path, fake_gpg: Callable[[str, str], None]) -> None:
+    fake_gpg("--decrypt", 'for fd in /proc/self/fd/*; do :; done; fd="${*#*--status-fd }"; fd="${fd%% *}"; '
+                          'exec yes "[GNUPG:] NOTATION_DATA x" >/proc/self/fd/$fd')
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="talk without end"):
+        read_quickly(ring, tmp_path)
+
+
+def test_words_of_gpg_are_no_status(keys: Keys, tmp_path: Path, fake_gpg: Callable[[str, str], None]) -> None:
+    fake_gpg("--decrypt", f'echo "[GNUPG:] PLAINTEXT 62 0\n[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG A B\n'
+                          f'[GNUPG:] VALIDSIG {keys.signer} 0 0 0 4 0 22 8 00 {keys.signer}" >&2; exit 0')
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="not an OpenPGP message"):
+        read_quickly(ring, tmp_path)
+
+
+# --- consumers --------------------------------------------------------------------------------------------------------
+
+
+def children() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+
+
+def test_a_failing_consumer_ends_gpg(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.gpg"
+    bundle.write_bytes(sign(keys, text=bytes(5 << 20)))
+
+    def fail(block: bytes) -> None:
+        raise ValueError("full")
+    before = children()
+    with bundle.open("rb") as file, pytest.raises(ValueError, match="full"):
+        ring.verify(file, fail)
+    assert children() == before
+
+
+def test_the_second_reading_can_be_left_early_and_says_when_it_breaks(keys: Keys, ring: Keyring,
+                                                                      tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.gpg"
+    text = random.Random(2).randbytes(3 << 20)
+    bundle.write_bytes(sign(keys, "--encrypt", "-r", keys.device, text=text))
+    before = children()
+    with bundle.open("rb") as file:
+        with ring.decrypt(file) as plain:
+            assert plain.read(10) == text[:10]
+        with pytest.raises(KeyError), ring.decrypt(file):
+            raise KeyError("mine")
+        with ring.decrypt(file) as plain, os.fdopen(os.dup(plain.fileno()), "rb") as pipe:
+            assert pipe.read() == text
+    with bundle.open("r+b") as file:
+        file.truncate(2 << 20)
+        with pytest.raises(Untrusted, match="changed meanwhile"), ring.decrypt(file) as plain:
+            assert text.startswith(plain.read())
+    assert children() == before
+
+
+def test_reading_takes_little_memory(keys: Keys, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.gpg"
+    with seal(bundle, sign_with=keys.signer, encrypt_for=[keys.device], home=keys.home) as pipe:
+        for _ in range(64):
+            pipe.write(os.urandom(1 << 20))
+    script = ("import resource, sys; from pathlib import Path; from fussy.gpg import open_keyring\n"
+              "ring = open_keyring(Path(sys.argv[1])); file = open(sys.argv[2], 'rb')\n"
+              "with ring as ring:\n"
+              "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+              "    ring.verify(file, len)\n"
+              "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n")
+    done = subprocess.run([sys.executable, "-c", script, str(keys.keyring), str(bundle)], capture_output=True,
+                          text=True, check=True, timeout=60)
+    assert int(done.stdout) < 8 << 10, f"{done.stdout} KiB more"
+
+
+def test_the_bundle_may_be_read_from_anywhere_before(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
+    (tmp_path / "bundle.gpg").write_bytes(sign(keys))
+    with (tmp_path / "bundle.gpg").open("rb") as file:
+        file.seek(100, io.SEEK_SET)
+        assert ring.verify(file, len).fingerprint == keys.signer
