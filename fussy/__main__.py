@@ -1,0 +1,5 @@
+"""``python -m fussy`` is ``fussy``."""
+
+from fussy.cli import main
+
+main()
