@@ -1,0 +1,1 @@
+"""The daemon's parts: plans, the update queue, the configuration daemon and the HTTP face."""

@@ -1,0 +1,1 @@
+"""The configuration daemon: UCI sections in, interfaces, daemons and firewall rules out."""
