@@ -1,0 +1,133 @@
+"""Who a request comes from and whether it may be done; too many failures lock an address out for a while."""
+
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from paradrop.backend.pdfcd.accounts import Accounts, Identity
+from paradrop.backend.pdfcd.apiutils import addressWithin
+from paradrop.backend.pdfcd.problems import Problem
+from paradrop.lib import settings
+from paradrop.lib.api.pdrest import Request
+
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="Paradrop", charset="UTF-8"'}
+LOCKED_OUT = 300.0
+"""Seconds for which an address with too many failures is refused."""
+_ADDRESSES = 1000
+
+
+class Failures:
+    """How often each address has failed lately. The limit is the setting PDFCD_FAILURE_LIMIT."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    def count(self, key: str) -> None:
+        """Note one failure."""
+        number = self._lately(key) + 1
+        self._failures.pop(key, None)
+        while len(self._failures) >= _ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+        self._failures[key] = (number, time.monotonic())
+
+    def reset(self, key: str) -> None:
+        """Forget the failures of an address."""
+        self._failures.pop(key, None)
+
+    def locked_out(self, key: str) -> bool:
+        """Return True if the address has failed too often."""
+        return self._lately(key) >= int(settings.PDFCD_FAILURE_LIMIT)
+
+    def _lately(self, key: str) -> int:
+        number, when = self._failures.get(key, (0, 0.0))
+        return number if time.monotonic() - when < LOCKED_OUT else 0
+
+
+class Access:
+    """Turns the Authorization header into an identity."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self.accounts = accounts
+        self.failures = Failures()
+        self._passed: dict[bytes, tuple[int, Identity]] = {}
+
+    def identify(self, headers: Mapping[str, str], client: str) -> Identity | None:
+        """Return who sent the request, None if he does not say. A password may take a while to check.
+
+        Raises:
+            Problem: 401 if what he says is wrong, 429 after too many wrong ones from his address.
+        """
+        header = headers.get("authorization")
+        if header is None:
+            return None
+        if self.failures.locked_out(client):
+            raise Problem(429, "cannot log in: too many wrong passwords or tokens; try again in five minutes",
+                          {"Retry-After": str(int(LOCKED_OUT))})
+        scheme, _, value = header.partition(" ")
+        identity = None
+        if scheme.lower() == "bearer":
+            identity = self.accounts.check_token(value.strip())
+        elif scheme.lower() == "basic":
+            identity = self._basic(value.strip())
+        if identity is None:
+            self.failures.count(client)
+            raise Problem(401, "cannot log in: the password or token is wrong or has expired", CHALLENGE)
+        return identity
+
+    def login(self, user: str, password: str, client: str) -> Identity:
+        """Return who has this password; Problems as in identify."""
+        pair = base64.b64encode(f"{user}:{password}".encode(errors="replace")).decode()
+        identity = self.identify({"authorization": f"Basic {pair}"}, client)
+        assert identity is not None
+        self.failures.reset(client)
+        return identity
+
+    def _basic(self, value: str) -> Identity | None:
+        try:
+            user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+        if not colon:
+            return None
+        digest = hashlib.sha256(value.encode()).digest()
+        version, known = self._passed.get(digest, (-1, None))
+        if version == self.accounts.version:  # scrypt once, not at each request
+            return known
+        version = self.accounts.version
+        identity = self.accounts.check_password(user, password)
+        if identity is not None:
+            self._passed = {digest: (version, identity)}
+        return identity
+
+
+def may_use_v1(request: Request) -> str | None:
+    """Return None if ``/v1``, which has no authentication of its own, may serve the request, else the reason.
+
+    Served are the networks of the setting PDFCD_V1_NETWORKS (the loopback interface), and whoever proves an identity.
+    Web pages are not: a browser beside the router would let any page install chutes. So the host asked for must be an
+    address or localhost (a page's name may be made to point here), and a change must not come from a page, unless
+    PDFCD_HEADER_VALUE names its origin.
+    """
+    if request.role is not None:
+        return None
+    if not addressWithin(request.getClientIP(), str(settings.PDFCD_V1_NETWORKS).split()):
+        return ("this address may not use /v1: use /api/v1 with a password or token, or add its network to the setting "
+                "PDFCD_V1_NETWORKS")
+    host = _hostname(request.getHeader("Host") or "localhost")
+    if host != "localhost" and not addressWithin(host, ["0.0.0.0/0", "::/0"]):
+        return f"this is not the host {host}: use its address, or localhost"
+    origin = request.getHeader("Origin")
+    if origin is not None and request.method not in ("GET", "HEAD", "OPTIONS") and \
+            origin != settings.PDFCD_HEADER_VALUE:
+        return f"pages of {origin} may not change this router: name it in the setting PDFCD_HEADER_VALUE to let them"
+    return None
+
+
+def _hostname(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,179 @@
+"""The HTTP application: ``/v1`` and ``/internal`` by the documented resources, ``/api/v1`` by its operations."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+import fussy
+from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, oprouter, problems
+from paradrop.backend.pdfcd.access import CHALLENGE, may_use_v1
+from paradrop.backend.pdfcd.apiutils import getIP
+from paradrop.backend.pdfcd.openapi import document
+from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, parse_body, parse_query
+from paradrop.backend.pdfcd.problems import Problem
+from paradrop.backend.pdfcd.server import ParadropAPIServer
+from paradrop.lib.api import pdapi, pdrest
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 1 << 20
+BODY_SECONDS = 30.0
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
+
+
+def get_openapi(call: Call) -> dict[str, Any]:
+    """Show this document."""
+    return document(OPERATIONS, fussy.__version__)
+
+
+OPERATIONS = [
+    *opchutes.OPERATIONS, *opchanges.OPERATIONS, *oprouter.OPERATIONS, *opaccounts.OPERATIONS,
+    Operation("GET", "/api/v1/openapi.json", get_openapi, None, dict[str, Any]),
+]
+
+
+def make_app(rest: ParadropAPIServer) -> Starlette:
+    """Return the application that serves a ParadropAPIServer."""
+    by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        by_path[operation.path][operation.method] = operation
+    routes = [Route(path, _endpoint(rest, methods), methods=METHODS) for path, methods in by_path.items()]
+    routes.append(Route("/internal", _internal(rest), methods=["POST"]))
+    routes.append(Route("/v1/{rest:path}", _documented(rest), methods=METHODS))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+
+
+def _endpoint(rest: ParadropAPIServer, methods: dict[str, Operation]) -> Any:
+    async def endpoint(request: Request) -> Response:
+        what = f"{request.method} {request.url.path}"
+        try:
+            operation = methods.get("GET" if request.method == "HEAD" else request.method)
+            if operation is None:
+                raise Problem(405, f"cannot {what}: the methods are {', '.join(methods)}",
+                              {"Allow": ", ".join(methods)})
+            return await _operate(rest, operation, request)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:
+            return problems.response(error, what)
+    return endpoint
+
+
+async def _operate(rest: ParadropAPIServer, operation: Operation, request: Request) -> Response:
+    client = getIP(_exchange(request))
+    identity = None
+    if operation.role is not None:
+        identity = await run_in_threadpool(rest.access.identify, request.headers, client)
+        if identity is None:
+            raise Problem(401, "cannot do this for everybody: send a password or a token", CHALLENGE)
+        if not identity.may(operation.role):
+            raise Problem(403, f"cannot do this with the role {identity.role}: it needs {operation.role}")
+    query = parse_query(operation, request.query_params)
+    content = await _read(request) if operation.body else b""
+    body = parse_body(operation, content, request.headers.get("content-type", ""))
+    call = Call(rest, identity, client, request.path_params, query, body)
+    return _response(operation, await run_in_threadpool(operation.run, call))
+
+
+def _response(operation: Operation, answer: Any) -> Response:
+    if answer is None:
+        return Response(status_code=operation.status)
+    if isinstance(answer, Text):
+        return StreamingResponse(answer.pieces, operation.status, media_type=str(operation.answer))
+    headers = {"Cache-Control": "no-store"}
+    if isinstance(answer, Accepted):
+        headers["Location"] = answer.location
+        answer = answer.view
+    return Response(msgspec.json.encode(answer), operation.status, headers, "application/json")
+
+
+def _documented(rest: ParadropAPIServer) -> Any:
+    async def endpoint(request: Request) -> Response:
+        exchange = _exchange(request)
+        exchange.client = getIP(exchange)
+        try:
+            await _identify(rest, request, exchange)
+            refusal = may_use_v1(exchange)
+            if refusal:
+                exchange.setResponseCode(pdapi.ERR_BADAUTH, refusal)
+                return _plain(exchange, refusal + "\n")
+            if exchange.method == "OPTIONS":
+                exchange.setHeader("Access-Control-Allow-Methods", ", ".join(rest.methods(exchange.path)))
+                exchange.setHeader("Access-Control-Allow-Headers", "Content-Type, Authorization")
+                return _plain(exchange, "")
+            exchange.body = await _read(request)
+            answer = await run_in_threadpool(lambda: rest.getChild(exchange.path, exchange).render(exchange))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:
+            return problems.response(error, f"{request.method} {request.url.path}")
+        if answer is pdrest.NOT_DONE_YET and exchange.stream is not None:
+            return StreamingResponse(exchange.stream, exchange.code, exchange.answerHeaders, "text/plain")
+        return _plain(exchange, str(answer))
+    return endpoint
+
+
+def _internal(rest: ParadropAPIServer) -> Any:
+    internal = apiinternal.Base(apiinternal)
+
+    async def endpoint(request: Request) -> Response:
+        exchange = _exchange(request)
+        exchange.client = getIP(exchange)
+        try:
+            await _identify(rest, request, exchange)
+            refusal = may_use_v1(exchange)
+            if refusal or exchange.role not in (None, "admin"):
+                return _plain(exchange, (refusal or "this needs the role admin") + "\n", pdapi.ERR_BADAUTH)
+            answer = await run_in_threadpool(internal.render, await _read(request))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception as error:
+            return problems.response(error, "POST /internal")
+        return Response(answer, media_type="text/xml")
+    return endpoint
+
+
+async def _identify(rest: ParadropAPIServer, request: Request, exchange: pdrest.Request) -> None:
+    identity = await run_in_threadpool(rest.access.identify, request.headers, exchange.client)
+    if identity is not None:
+        exchange.user, exchange.role = identity.user, identity.role
+
+
+def _plain(exchange: pdrest.Request, text: str, code: int | None = None) -> Response:
+    exchange.setHeader("Access-Control-Allow-Origin", exchange.answerHeaders.get("Access-Control-Allow-Origin", "*"))
+    return Response(text, code or exchange.code, exchange.answerHeaders, "text/plain")
+
+
+def _exchange(request: Request) -> pdrest.Request:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    client = request.client.host if request.client else ""
+    return pdrest.Request(request.method, request.url.path, client, headers)
+
+
+async def _read(request: Request) -> bytes:
+    """Return the body. Problem 413 if it is too long, 408 if it takes too long to come."""
+    content = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                content += piece
+                if len(content) > BODY_LIMIT:
+                    raise Problem(413, f"cannot read the body: it is longer than {BODY_LIMIT} bytes")
+    except TimeoutError:
+        raise Problem(408, f"cannot read the body: it did not come within {BODY_SECONDS:g} seconds") from None
+    return bytes(content)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = Problem(error.status_code, f"cannot {request.method} {request.url.path}: {error.detail}", error.headers)
+    return problems.response(problem, f"{request.method} {request.url.path}")

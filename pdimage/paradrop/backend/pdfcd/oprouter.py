@@ -1,0 +1,135 @@
+"""The operations of ``/api/v1`` on the router: its status, its configuration and its log."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+import fussy
+from paradrop.backend.pdfcd.journal import Journal
+from paradrop.backend.pdfcd.operations import Body, Call, Operation, Text, View
+from paradrop.backend.pdfcd.problems import Problem
+from paradrop.lib import settings
+from paradrop.lib.utils import uci
+
+
+class StatusView(View, frozen=True):
+    """How the router is. Times are Unix seconds; ``chutes`` counts them by state, ``changes`` those not done yet."""
+
+    version: str
+    started: float
+    uptime: float
+    chutes: dict[str, int]
+    changes: int
+
+
+class SectionView(View, frozen=True):
+    """A section of a configuration file. ``owner``: the chute it belongs to, or the router itself, __PARADROP__."""
+
+    type: str
+    name: str | None
+    owner: str | None
+    options: dict[str, str]
+    lists: dict[str, list[str]]
+
+
+class AppliedView(View, frozen=True):
+    """Whether a section of the configuration is in effect."""
+
+    type: str
+    name: str
+    owner: str | None
+    success: bool
+
+
+class LogQuery(Body, frozen=True):
+    """Which part of the log: records since a time (Unix seconds), the last ``tail`` of these."""
+
+    follow: bool = False
+    since: Annotated[float, Meta(ge=0)] = 0
+    tail: Annotated[int, Meta(ge=0, le=10000)] = 200
+
+
+def get_status(call: Call) -> StatusView:
+    """Show how the router is."""
+    counts: dict[str, int] = {}
+    for chute in call.rest.storage.getChuteList():
+        counts[chute.state] = counts.get(chute.state, 0) + 1
+    return StatusView(
+        version=fussy.__version__, started=call.rest.started, uptime=time.time() - call.rest.started, chutes=counts,
+        changes=sum(change.state != "done" for change in call.rest.changes.all()))
+
+
+def get_config(call: Call) -> dict[str, list[SectionView]]:
+    """Show the configuration: the sections of each UCI file, passwords included."""
+    return {path.name: _sections(path) for path in _config_files()}
+
+
+def get_config_file(call: Call) -> list[SectionView]:
+    """Show the sections of one UCI file, passwords included."""
+    for path in _config_files():
+        if path.name == call.path["file"]:
+            return _sections(path)
+    raise Problem(404, f"there is no configuration file {call.path['file']}")
+
+
+def get_applied(call: Call) -> list[AppliedView]:
+    """Show which sections of the configuration are in effect."""
+    from paradrop.backend.pdconfd import client
+
+    return _applied(client.waitSystemUp())
+
+
+def reload_config(call: Call) -> list[AppliedView]:
+    """Bring what runs in line with the configuration files."""
+    from paradrop.backend.pdconfd import client
+
+    return _applied(client.reloadAll())
+
+
+def get_log(call: Call) -> Text:
+    """Read the daemon's log, one JSON object a line."""
+    assert call.rest.journal is not None
+    return Text(_log(call.rest.journal, call.query))
+
+
+async def _log(journal: Journal, query: LogQuery) -> AsyncIterator[str]:
+    if query.follow:
+        async for text in journal.feed.follow(query.tail):
+            yield text
+        return
+    records = journal.getLogsSince(query.since)
+    yield "".join(json.dumps(record) + "\n" for record in records[len(records) - min(query.tail, len(records)):])
+
+
+def _applied(status: str | None) -> list[AppliedView]:
+    if status is None:
+        raise Problem(503, "cannot ask the configuration daemon: it does not answer; see its log")
+    sections: Any = json.loads(status)
+    return [AppliedView(type=str(section["type"]), name=str(section["name"]), owner=section.get("comment"),
+                        success=bool(section["success"])) for section in sections]
+
+
+def _config_files() -> Iterator[Path]:
+    directory = Path(settings.UCI_CONFIG_DIR)
+    return iter(sorted(path for path in directory.glob("[!.]*") if path.is_file()))
+
+
+def _sections(path: Path) -> list[SectionView]:
+    return [SectionView(type=title["type"], name=title.get("name"), owner=title.get("comment"),
+                        options={key: value for key, value in options.items() if key != "list"},
+                        lists=options.get("list", {}))
+            for title, options in uci.UCIConfig(path).config]
+
+
+OPERATIONS = [
+    Operation("GET", "/api/v1/status", get_status, "viewer", StatusView),
+    Operation("GET", "/api/v1/config", get_config, "admin", dict[str, list[SectionView]], errors=(409,)),
+    Operation("GET", "/api/v1/config/{file}", get_config_file, "admin", list[SectionView], errors=(404, 409)),
+    Operation("GET", "/api/v1/config-status", get_applied, "viewer", list[AppliedView], errors=(409,)),
+    Operation("POST", "/api/v1/config-status", reload_config, "admin", list[AppliedView], errors=(409,)),
+    Operation("GET", "/api/v1/logs", get_log, "operator", "application/x-ndjson", query=LogQuery),
+]

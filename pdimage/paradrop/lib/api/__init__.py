@@ -1,0 +1,1 @@
+"""What the HTTP face is built of: the documented codes, encodings, decorators and resources."""

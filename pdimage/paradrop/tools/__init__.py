@@ -1,0 +1,1 @@
+"""The ``paradrop`` command: talks to a router over HTTP."""
