@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fussy.errors import SystemSetup
-from fussy.trust import Key
+from fussy.trust import Key, printable
 
 RINGS = ("pubring.kbx", "pubring.gpg")
 TRUST = "trustdb.gpg"
@@ -150,10 +150,9 @@ def key_of(listed: dict[str, Any]) -> Key:
 
 
 def readable(text: str) -> str:
-    """Turn text from :func:`key_tool` into what can be shown on one line: whoever made a key chose its name.
+    """Turn text from :func:`key_tool` into what can be shown on one line.
 
     >>> readable("J\u00c3\u00bcrg\\n<j@example.org>")
     'Jürg?<j@example.org>'
     """
-    decoded = text.encode("latin-1", "replace").decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() else "?" for letter in decoded)
+    return printable(text.encode("latin-1", "replace").decode("utf-8", "replace"))

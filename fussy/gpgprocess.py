@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fussy.errors import FussyError, SystemSetup
+from fussy.trust import printable
 
 PIPE_SIZE = 1 << 20
 STATUS_LIMIT = 1 << 16
@@ -141,7 +142,7 @@ class Gpg:
     def last_words(self) -> str:
         """The last line gpg wrote for people."""
         lines = self.words.decode("utf-8", "backslashreplace").strip().splitlines()
-        return lines[-1].removeprefix("gpg: ") if lines else "it gave no reason"
+        return printable(lines[-1].removeprefix("gpg: ")) if lines else "it gave no reason"
 
 
 class Plaintext(io.RawIOBase):

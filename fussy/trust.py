@@ -288,3 +288,12 @@ def address(name: str) -> str:
     """
     inside = re.search(r"<([^<>]*)>\s*$", name)
     return (inside.group(1) if inside else name).strip().lower()
+
+
+def printable(text: str) -> str:
+    """Make one harmless line of a text that a stranger chose, the name of a key for example.
+
+    >>> printable("a\\n\\x1b[2J")
+    'a??[2J'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

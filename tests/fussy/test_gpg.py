@@ -18,6 +18,7 @@ import pytest
 from fussy import gpghome
 from fussy.errors import SystemSetup, Untrusted
 from fussy.gpg import Keyring, clock, open_keyring, seal
+
 if TYPE_CHECKING:
     from tests.fussy.conftest import Keys
 
@@ -139,6 +140,9 @@ BAD: dict[str, tuple[str, Callable[[Keys], bytes]]] = {
     "encrypted, a text before": ("more than one message|cannot be decrypted|damaged",
                                  lambda keys: literal(b"evil") + signed_and_encrypted(keys)),
     "encrypted, a text after": ("damaged or changed", lambda keys: signed_and_encrypted(keys) + literal(b"evil")),
+    "encrypted together": ("more than one message", lambda keys: encrypted(keys, sign(keys) * 2)),
+    "encrypted together with a text": ("more than one message",
+                                       lambda keys: encrypted(keys, sign(keys) + literal(b"evil"))),
     "words after": ("something else follows", lambda keys: sign(keys) + b"words\n"),
     "encrypted, words after": ("damaged or changed", lambda keys: signed_and_encrypted(keys) + b"words\n"),
 }
@@ -148,10 +152,9 @@ def doubly_signed(message: bytes) -> bytes:
     """Repeat the one-pass and the signature packet of a message (both have old headers and one-byte lengths)."""
     head = message[:2 + message[1]]
     assert head[0] == 0x90, "a one-pass signature packet"
-    tail = message[message.rindex(b"\x88"):]
-    assert len(tail) == 2 + tail[1]
-    first = head[:-1] + b"\0"
-    return first + message + tail
+    start = next(at for at in range(len(head), len(message) - 1)
+                 if message[at] == 0x88 and at + 2 + message[at + 1] == len(message))
+    return head[:-1] + b"\0" + message + message[start:]
 
 
 @pytest.mark.parametrize(("reason", "make"), BAD.values(), ids=BAD)
@@ -194,7 +197,7 @@ def test_an_expired_signature_is_refused(keys: Keys, tmp_path: Path) -> None:
     keyring = keys.keyring_knowing(keys.aged, signers=keys.aged)
     with open_keyring(keyring) as ring:
         assert read(ring, sign(keys, key=keys.aged, at="-5d"), tmp_path) == (keys.aged, TEXT)
-        with pytest.raises(Untrusted, match="signature by key [0-9A-F]{16} has expired; sign it again"):
+        with pytest.raises(Untrusted, match=r"signature by key [0-9A-F]{16} has expired; sign it again"):
             read(ring, sign(keys, "--default-sig-expire", "1d", key=keys.aged, at="-5d"), tmp_path)
 
 
@@ -249,7 +252,7 @@ def test_a_bomb_is_left_early(keys: Keys, tmp_path: Path) -> None:
     bundle = tmp_path / "bomb.gpg"
     bundle.write_bytes(bomb)
     with open_keyring(keys.keyring) as ring, bundle.open("rb") as file, \
-            pytest.raises(Untrusted, match="bomb.gpg: it unpacks to more than 67,108,864 bytes"):
+            pytest.raises(Untrusted, match=r"bomb.gpg: it unpacks to more than 67,108,864 bytes"):
         ring.verify(file, consume)
     assert count <= 64 << 20
 
@@ -370,7 +373,7 @@ def test_a_keyring_that_cannot_be_used_is_said_to_be_so(keys: Keys, tmp_path: Pa
 
 def test_without_gpg_the_reason_is_said(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(SystemSetup, match="cannot run gpg.*install the package gnupg"), open_keyring(keys.keyring):
+    with pytest.raises(SystemSetup, match=r"cannot run gpg.*install the package gnupg"), open_keyring(keys.keyring):
         pass
 
 
@@ -394,7 +397,7 @@ def test_a_hanging_gpg_is_ended_with_all_it_started(keys: Keys, tmp_path: Path,
                                                     fake_gpg: Callable[[str, str], None]) -> None:
     fake_gpg("--decrypt", f"sleep 61 & echo $! >{tmp_path}/child; wait")
     start = time.monotonic()
-    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="gpg did nothing for 0.5 seconds"):
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match=r"gpg did nothing for 0.5 seconds"):
         (tmp_path / "bundle.gpg").write_bytes(b"x")
         with (tmp_path / "bundle.gpg").open("rb") as file:
             ring.verify(file, len, silence=0.5)
@@ -407,7 +410,7 @@ def test_a_hanging_gpg_is_ended_with_all_it_started(keys: Keys, tmp_path: Path,
 def test_a_gpg_that_closes_one_stream_and_hangs_is_ended(keys: Keys, tmp_path: Path, silent: str,
                                                          fake_gpg: Callable[[str, str], None]) -> None:
     fake_gpg("--decrypt", "exec sleep 61 >&-" if silent == "plaintext" else "exec sleep 61 2>&-")
-    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="gpg did nothing for 0.5 seconds"):
+    with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match=r"gpg did nothing for 0.5 seconds"):
         read_quickly(ring, tmp_path)
 
 
@@ -418,8 +421,7 @@ def read_quickly(ring: Keyring, place: Path) -> None:
 
 
 def test_a_talkative_gpg_is_ended(keys: Keys, tmp_path: Path, fake_gpg: Callable[[str, str], None]) -> None:
-    fake_gpg("--decrypt", 'for fd in /proc/self/fd/*; do :; done; fd="${*#*--status-fd }"; fd="${fd%% *}"; '
-                          'exec yes "[GNUPG:] NOTATION_DATA x" >/proc/self/fd/$fd')
+    fake_gpg("--decrypt", 'fd="${*#*--status-fd }"; exec yes "[GNUPG:] NOTATION_DATA x" >/proc/self/fd/${fd%% *}')
     with open_keyring(keys.keyring) as ring, pytest.raises(Untrusted, match="talk without end"):
         read_quickly(ring, tmp_path)
 
