@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -251,6 +251,6 @@ def fussy_command() -> None:
     """Field upgrades that routers can trust: pack, install, fall back."""
 
 
-def main(*arguments: Any) -> None:
+def main() -> None:
     """Run ``fussy``."""
-    fussy_command(*arguments)
+    fussy_command(prog_name="fussy")

@@ -153,6 +153,7 @@ def check_durable(path: Path) -> None:
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         fields = line.split(" ")
         kind, options = fields[fields.index("-") + 1], fields[-1].split(",")
-        if fields[2] == number and kind == "overlay" and "volatile" in options:
+        # newer kernels spell the option as fsync=volatile
+        if fields[2] == number and kind == "overlay" and {"volatile", "fsync=volatile"} & set(options):
             raise SystemSetup(f"cannot install to {path}: it lies on a volatile overlay, which loses everything at a "
                               "power cut; choose a target on a real file system with --target")

@@ -243,16 +243,16 @@ def check_name(name: str) -> list[str]:
 def unsafe_path(path: bytes) -> str:
     """Return why PATH must not be written below a release, or an empty text."""
     if not path or b"\0" in path:
-        return "empty or with a NUL byte"
+        return "is empty or has a NUL byte"
     if path.startswith(b"/"):
-        return "absolute"
+        return "is absolute"
     parts = path.split(b"/")
     if b".." in parts:
         return "leads out of the release"
     if b"" in parts or b"." in parts:
-        return "not in its shortest form"
+        return "is not in its shortest form"
     if len(path) > 4000 or any(len(part) > 255 for part in parts):
-        return "too long"
+        return "is too long"
     return ""
 
 
@@ -289,7 +289,7 @@ class Checker:
 
     def _wrong_path(self, path: bytes) -> str:
         if problem := unsafe_path(path):
-            return f"the path is {problem}"
+            return f"the path {problem}"
         if path in self._kinds:
             return "there twice"
         if path == PATH:
