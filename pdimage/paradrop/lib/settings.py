@@ -42,6 +42,7 @@ UCI_CONFIG_DIR = "/etc/config"
 UCI_BACKUP_DIR = "/var/lib/paradrop/uci-backup"
 PDCONFD_WRITE_DIR = "/var/run/paradrop/pdconfd"
 PDCONFD_ENABLED = True
+PDCONFD_START_TIMEOUT = 60  # seconds that the first configuration may take before chutes are started
 
 # Networks: chutes get subnets of CHUTE_PREFIX_SIZE out of the pool, or out of the other one where it touches the WAN's
 DYNAMIC_NETWORK_POOL = "192.168.128.0/17"

@@ -3,6 +3,7 @@
 import json
 import logging
 
+from paradrop.backend.pdconfd import client
 from paradrop.lib.config.parties import Update
 from paradrop.lib.errors import ParadropError
 
@@ -16,15 +17,13 @@ def reloadAll(update: Update) -> None:
         ParadropError: pdconfd did not answer, or a section of this update's chute is not in force. What other
             chutes' sections do is not this update's fault; those that fail are logged.
     """
-    from paradrop.backend.pdconfd import client
-
     answer = client.reloadAll()
     if answer is None:
         raise ParadropError("cannot apply the configuration: pdconfd does not answer; see the router's log")
     failed = [section for section in json.loads(answer) if not section["success"]]
     for section in failed:
-        log.warning("the section %s %s of %s is not in force", section["type"], section["name"], section["comment"])
-    own = [f"{section['type']} {section['name']}" for section in failed if section["comment"] == update.name]
+        log.warning("the section %s %s of %s is not in force", section["type"], section["name"], section.get("comment"))
+    own = [f"{section['type']} {section['name']}" for section in failed if section.get("comment") == update.name]
     if own:
         raise ParadropError("Error preparing host environment for chute: not in force: " + ", ".join(own))
 
