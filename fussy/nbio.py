@@ -42,8 +42,8 @@ the loop sleeps in poll(2) rather than looking a hundred times a second; lists a
 
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 from fussy import nbio_kill
@@ -109,7 +109,8 @@ class Process(_Pipeable, Command):
     and in what a following process reads, as documented.
 
     `named` goes to subprocess.Popen. Each process gets a session of its own unless `start_new_session` or
-    `process_group` say otherwise; that is what makes it possible to end it with all its descendants.
+    `process_group` say otherwise; that is what makes it possible to end it with all its descendants. Keys like Ctrl-C
+    reach only this program, which then ends them.
     """
 
     def __init__(
@@ -152,7 +153,6 @@ class Pipe(_Pipeable):
     def __init__(self, *processes: object) -> None:
         self.processes: list[Process | Part] = []
         self.pause_on_silence = 0.01
-        self.timeout: float | None = None
         for process in processes:
             if isinstance(process, Pipe):
                 self.processes += process.processes
@@ -209,17 +209,18 @@ class Pipe(_Pipeable):
 
         `pause_on_silence` is the pause, in seconds, before an iterator which had nothing to say (None, DID_NOTHING)
         is asked again; processes and files need none. After `timeout` seconds everything is killed and Timeout
-        raised; a Python callable or iterator that blocks is not interrupted.
+        raised; a Python callable, iterator or file that blocks is not interrupted.
 
         Raises ProcessError for the first process which ended with a bad exit code: the others get a quarter of a
         second to end by themselves and are killed then, with all their descendants, as they are at once after any
         other error. The `output` of the error holds the result so far.
         """
-        self.pause_on_silence, self.timeout = pause_on_silence, timeout
+        self.pause_on_silence = pause_on_silence
         collected = []
         try:
-            for block in self:
-                collected.append(block)
+            with closing(self._run(timeout)) as blocks:
+                for block in blocks:
+                    collected.append(block)
         except NBIOError as error:
             error.output = b"".join(collected)
             raise
@@ -228,10 +229,14 @@ class Pipe(_Pipeable):
     def __iter__(self) -> Iterator[bytes]:
         """Run the pipe and yield its results in the blocks in which they come, or in lines from by_line processes.
 
-        The attributes `pause_on_silence` and `timeout` hold, and errors are raised as when calling the pipe. Between
-        two blocks the pipe is only as far ahead as its buffers. When the iteration is given up, everything is killed.
+        Errors are raised as when the pipe is called, there is no time limit, and the attribute `pause_on_silence`
+        holds. Between two blocks the pipe is only as far ahead as its buffers. When the iteration is given up (its
+        close() is called, or nothing refers to it any more), everything is killed.
         """
-        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        return self._run(None)
+
+    def _run(self, timeout: float | None) -> Generator[bytes, None, None]:
+        deadline = None if timeout is None else time.monotonic() + timeout
         flow = Flow([], [], lambda duration: pause(duration), self.pause_on_silence, deadline)
         complete = False
         with ExitStack() as stack:
@@ -244,7 +249,7 @@ class Pipe(_Pipeable):
                     nbio_kill.end(member.popen.pid for member in flow.members if member.popen.returncode is None)
                 flow.close()
                 for member in flow.members:
-                    member.popen.wait()
+                    nbio_kill.reap(member.popen)
             for member in flow.members:
                 if member.failed and member.exitcode is not None:
                     raise ProcessError(member.process, member.exitcode, ending(member.exitcode))

@@ -72,7 +72,7 @@ class Command:
         """Kill the process and all it has started."""
         if self.pipe is not None and self.running:
             nbio_kill.end([self.pipe.pid])
-            self.pipe.wait()
+            nbio_kill.reap(self.pipe)
 
 
 End = Command | Link | Tap | Sink
@@ -160,7 +160,7 @@ def _captured(stream: bool | FileLike) -> bool:
 
 def _given(stream: bool | FileLike) -> FileLike:
     """Return what subprocess.Popen is to be told about a stream which the pipe does not connect."""
-    return None if stream is False else stream
+    return stream or None
 
 
 def ending(exitcode: int) -> str:

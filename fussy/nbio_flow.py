@@ -21,6 +21,8 @@ from fussy.nbio_link import Feed, Link
 
 LINGER = 0.25
 """Seconds which the other members get after one has failed: to pass on what they have and to fail for themselves."""
+LONGEST = 3600.0
+"""Seconds after which the loop looks around although nothing has happened; poll(2) counts milliseconds in an int."""
 
 
 class Member:
@@ -129,8 +131,8 @@ class Flow:
                 watch(member.handle, member, select.POLLIN)
         limits = [limit - time.monotonic() for limit in (self.deadline, self.give_up) if limit is not None]
         unwatched = [member for member in self.members if member.exitcode is None and member.handle is None]
-        limits += [self.silence] * bool(unwatched) + ([] if seconds is None else [seconds])
-        events = poll.poll(max(0.0, min(limits)) * 1000 if limits else None)
+        limits += [self.silence] * bool(unwatched) + [LONGEST if seconds is None else seconds]
+        events = poll.poll(max(0.0, min(limits)) * 1000)
         return [(things[descriptor], event) for descriptor, event in events] + [(member, 0) for member in unwatched]
 
     def _serve(self, thing: Link | Feed | Member, event: int) -> Iterable[bytes]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -70,10 +71,16 @@ def end(roots: Iterable[int]) -> None:
         time.sleep(0.005)
 
 
+def reap(popen: subprocess.Popen[bytes]) -> None:
+    """Collect the exit code of a process that has ended, or was killed; one that cannot be killed is given up."""
+    with suppress(subprocess.TimeoutExpired):
+        popen.wait(GRACE)
+
+
 def _alive(known: set[Seen]) -> set[Seen]:
     return {before for before in known if (now := look(before.pid)) and now.started == before.started and not now.dead}
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):  # gone already, or another user's by now (sudo)
         os.kill(pid, number)

@@ -101,13 +101,15 @@ def writer(content: str | bytes, fh: FileLike, encoding: str = "utf8") -> list[i
         return [len(data)] if data else []
     if hasattr(fh, "flush"):
         fh.flush()
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
     sizes = []
     rest = memoryview(data)
     while rest:
         try:
             sizes.append(os.write(descriptor, rest))
         except BlockingIOError:
-            select.select([], [descriptor], [])
+            room.poll()
             continue
         rest = rest[sizes[-1]:]
     return sizes
