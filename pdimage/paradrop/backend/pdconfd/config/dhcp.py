@@ -82,7 +82,7 @@ class ConfigDnsmasq(ConfigObject):
     """``dnsmasq``: one process that serves DHCP and DNS on some interfaces.
 
     Its files are ``dnsmasq-NAME.conf``, ``.pid`` and ``.leases`` in the manager's directory; they go with it, the
-    leases too (an old lease is worth nothing on another network).
+    leases too (an old lease is worth nothing on another network). A ``leasefile`` of the section's own choice stays.
     """
 
     typename = "dnsmasq"
@@ -104,7 +104,8 @@ class ConfigDnsmasq(ConfigObject):
             lines += interface_lines(dhcp, interface, alone=len(served) == 1)
             on += [*interface.standing(allConfigs), str(interface.address)]
         daemon = StartDaemon(("dnsmasq", f"--conf-file={place}.conf", f"--pid-file={place}.pid"), f"{place}.conf",
-                             "\n".join(lines) + "\n", f"{place}.pid", (leases,))
+                             "\n".join(lines) + "\n", f"{place}.pid",
+                             () if self.values.leasefile else (leases,))
         yield Step(Command.PRIO_START_DAEMON, daemon, daemon.stop(), on=tuple(on))
 
     def _dhcp(self, allConfigs: AllConfigs, interface: str) -> ConfigDhcp:
