@@ -124,13 +124,17 @@ class Gpg:
         return False
 
     def finish(self, silence: float | None) -> tuple[list[str], int]:
-        """Wait for gpg's end; return its status lines and exit status."""
+        """Wait for gpg's end; return its status lines and exit status.
+
+        Lines end where gpg ends them: what Python counts as a line end besides (U+2028 for example) can stand in the
+        name of a file or key that an enemy chose, before words that look like a status line.
+        """
         self.wait_for(None, silence)
         try:
             returncode = self.process.wait(silence)
         except subprocess.TimeoutExpired as error:
             raise self.refuse(f"gpg did not end within {silence:g} seconds; try again") from error
-        return self.status.decode("utf-8", "backslashreplace").splitlines(), returncode
+        return [line.decode("utf-8", "backslashreplace") for line in self.status.split(b"\n")], returncode
 
     def has_ended(self, within: float) -> bool:
         """Whether gpg ends by itself in the next seconds."""

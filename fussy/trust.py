@@ -83,7 +83,7 @@ def by_keyword(lines: Iterable[str]) -> Statuses:
     """
     found: dict[str, list[tuple[str, ...]]] = {}
     for line in lines:
-        words = line.split()
+        words = line.split(" ")
         if len(words) > 1 and words[0] == "[GNUPG:]":
             found.setdefault(words[1], []).append(tuple(words[2:]))
     return found

@@ -113,8 +113,10 @@ BAD: dict[str, tuple[str, Callable[[Keys], bytes]]] = {
     "a detached signature": ("not an OpenPGP message", lambda keys: sign(keys, how="--detach-sign")),
     "unsigned": ("not signed", lambda keys: literal()),
     "unsigned, compressed": ("not signed", lambda keys: keys.gpg("--store", text=TEXT).stdout),
-    "status lines in its name": ("not signed", lambda keys: literal(
-        name=f"\n[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG A B\n[GNUPG:] VALIDSIG {keys.signer}".encode())),
+    **{f"status lines in its name, after {end!a}": ("not signed", lambda keys, end=end: literal(name=end.join([
+        "x", "[GNUPG:] NEWSIG", "[GNUPG:] GOODSIG A B",
+        f"[GNUPG:] VALIDSIG {keys.signer} 0 0 0 4 0 22 8 00 {keys.signer}", ""]).encode()))
+       for end in ("\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")},
     "encrypted, unsigned": ("not signed", lambda keys: encrypted(keys, TEXT, raw=False)),
     "signed inside the text": ("not signed", lambda keys: encrypted(keys, sign(keys), raw=False)),
     "foreign": ("foreign key, [0-9A-F]{16}, that is not in", lambda keys: sign(keys, key=keys.foreign)),

@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,8 +127,8 @@ def test_a_dying_gpg_is_the_reason_and_not_the_broken_pipe(keys: Keys, tmp_path:
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "gpg").write_text('#!/bin/sh\ncase "$*" in *--sign*) head -c 99 >/dev/null; echo "gpg: out of luck" >&2; '
-                                  f'exit 2;; esac\nexec {shutil.which("gpg")} "$@"\n')
+    (programs / "gpg").write_text('#!/bin/sh\ncase "$*" in *--sign*) head -c 99 >/dev/null; echo gpg: out of luck >&2;'
+                                  f' exit 2;; esac\nexec {shutil.which("gpg")} "$@"\n')
     (programs / "gpg").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     with pytest.raises(FussyError, match=r"a\.gpg: gpg failed \(gpg says: out of luck\)"), \
@@ -205,6 +206,9 @@ def test_on_a_terminal_gpg_asks_before_the_packing(keys: Keys, protected: Path, 
         if b"assphrase" in said and not answered:
             answered = True
             assert b"packing" not in said
+            while termios.tcgetattr(terminal)[3] & termios.ECHO:  # gpg drops what was typed before it hides it
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             os.write(terminal, (protected / "phrase").read_bytes())
     os.close(terminal)
     assert os.waitpid(pid, 0)[1] == 0, said
