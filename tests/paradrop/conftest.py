@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from engine import engine, engine_of_session, router  # noqa: F401 (fixtures)
 
 from paradrop.lib import settings
 

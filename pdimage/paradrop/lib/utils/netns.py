@@ -1,0 +1,118 @@
+"""Puts an interface of a chute into the network namespace of its container, and takes it out again.
+
+The chute's end is a macvlan child of the host's interface (mode bridge); or, where the host's interface is a bridge,
+one end of a veth pair whose other end is a port of it. Both vanish with the container's namespace.
+"""
+
+import contextlib
+import json
+import logging
+import subprocess
+from dataclasses import dataclass
+
+from paradrop.lib.errors import ParadropError
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 20
+Argv = list[str]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An interface to make: ``external`` on the host, ``internal`` in the container, with an address and prefix."""
+
+    external: str
+    internal: str
+    address: str
+
+    @property
+    def port(self) -> str:
+        """The host's end of a veth pair."""
+        return f"h{self.external.removeprefix('v')}"[:15]
+
+    @property
+    def passing(self) -> str:
+        """The container's end until it is in there. No name of a chute's interface begins like this."""
+        return f"t{self.external.removeprefix('v')}"[:15]
+
+
+def connect(wire: Wire, pid: int) -> None:
+    """Give the container whose first process is ``pid`` an interface. What it had under that name is replaced.
+
+    Raises:
+        ParadropError: it cannot be done; nothing is left on the host.
+    """
+    disconnect(wire, pid)
+    try:
+        for argv in commands(wire, pid, kind(wire.external)):
+            _run(argv)
+    except ParadropError:
+        _quietly(["ip", "link", "delete", "dev", wire.passing])
+        _quietly(["ip", "link", "delete", "dev", wire.port])
+        raise
+
+
+def disconnect(wire: Wire, pid: int | None = None) -> None:
+    """Take away what connect() made, or half of it, or nothing."""
+    if pid is not None:
+        _quietly([*_inside(pid), "link", "delete", "dev", wire.internal])
+    _quietly(["ip", "link", "delete", "dev", wire.passing])
+    _quietly(["ip", "link", "delete", "dev", wire.port])
+
+
+def commands(wire: Wire, pid: int, external_kind: str) -> list[Argv]:
+    """Return the commands that make the interface.
+
+    >>> [" ".join(argv) for argv in commands(Wire("vwlan0001", "wlan0", "10.0.0.2/24"), 7, "")]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ['ip link add link vwlan0001 name twlan0001 type macvlan mode bridge',
+     'ip link set dev twlan0001 netns 7 name wlan0',
+     'nsenter -t 7 -n ip address replace 10.0.0.2/24 dev wlan0',
+     'nsenter -t 7 -n ip link set dev wlan0 up']
+    """
+    if external_kind == "bridge":
+        make = [["ip", "link", "add", "name", wire.port, "type", "veth", "peer", "name", wire.passing],
+                ["ip", "link", "set", "dev", wire.port, "master", wire.external, "up"]]
+    else:
+        make = [["ip", "link", "add", "link", wire.external, "name", wire.passing, "type", "macvlan",
+                 "mode", "bridge"]]
+    return [*make,
+            ["ip", "link", "set", "dev", wire.passing, "netns", str(pid), "name", wire.internal],
+            [*_inside(pid), "address", "replace", wire.address, "dev", wire.internal],
+            [*_inside(pid), "link", "set", "dev", wire.internal, "up"]]
+
+
+def kind(ifname: str) -> str:
+    """Return the kind of an interface, such as "bridge"; "" for a device that is no virtual one.
+
+    Raises:
+        ParadropError: there is none of that name.
+    """
+    shown = json.loads(_run(["ip", "-details", "-json", "link", "show", "dev", ifname]) or "[]")
+    entry = shown[0] if shown else {}
+    return str(entry.get("linkinfo", {}).get("info_kind", ""))
+
+
+def _inside(pid: int) -> Argv:
+    return ["nsenter", "-t", str(pid), "-n", "ip"]
+
+
+def _run(argv: Argv) -> str:
+    """Run a command and return what it says.
+
+    Raises:
+        ParadropError: it is absent, failed, or took longer than TIMEOUT seconds.
+    """
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ParadropError(f"cannot connect the chute's interface: {error}") from error
+    if done.returncode != 0:
+        raise ParadropError(f"cannot connect the chute's interface: {' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _quietly(argv: Argv) -> None:
+    with contextlib.suppress(ParadropError):
+        _run(argv)
