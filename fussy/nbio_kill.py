@@ -42,11 +42,15 @@ def family(roots: Iterable[int]) -> set[Seen]:
 
     A descendant which has both made its own session and lost its parent is not found.
     """
+    wanted = set(roots)
     seen = [process for entry in os.listdir("/proc") if entry.isdigit() if (process := look(int(entry)))]
-    leaders = {process.pid for process in seen if process.pid in set(roots) and process.session == process.pid}
-    found = {process for process in seen if process.pid in set(roots) or process.session in leaders}
-    while more := {process for process in seen if process.parent in {member.pid for member in found}} - found:
+    leaders = {process.pid for process in seen if process.pid in wanted and process.session == process.pid}
+    found: set[Seen] = set()
+    more = {process for process in seen if process.pid in wanted or process.session in leaders}
+    while more:
         found |= more
+        parents = {process.pid for process in more}
+        more = {process for process in seen if process.parent in parents} - found
     return found
 
 
@@ -55,12 +59,13 @@ def end(roots: Iterable[int]) -> None:
 
     SIGTERM first; what is still there after GRACE seconds gets SIGKILL. The roots stay to be reaped by the caller.
     """
-    roots = list(roots)
+    roots = set(roots)
     known: set[Seen] = set()
-    start = time.monotonic()
     asked: set[Seen] = set()
+    start = time.monotonic()
     while time.monotonic() - start < GRACE + PATIENCE:
-        known = _alive(known) | {process for process in family(roots) if not process.dead}
+        known = _alive(known)
+        known |= {process for process in family(roots | {process.pid for process in known}) if not process.dead}
         if not known:
             return
         force = time.monotonic() - start >= GRACE
