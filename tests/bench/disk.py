@@ -1,5 +1,6 @@
 """An ext4 file system of its own, on a loop device, whose writes can be counted and whose cache can be made cold."""
 
+import ctypes
 import os
 import subprocess
 import tempfile
@@ -10,11 +11,26 @@ from typing import Self
 
 DISK_SIZE = 4 << 30
 SECTOR = 512
+CLONE_NEWNS = 0x00020000
 
 
 def run(*argv: str | Path) -> str:
-    """Run a program and return what it printed; its failure is ours."""
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    """Run a program and return what it printed.
+
+    :raises OSError: it failed; the message has what it said
+    """
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{argv[0]} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def own_mounts() -> None:
+    """Give this process mounts of its own: nobody else can hold ours busy, and they go when we go (unshare(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "cannot have mounts of our own")
+    run("mount", "--make-rprivate", "/")
 
 
 def cool() -> None:
@@ -31,14 +47,12 @@ class Disk:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             descriptor, name = tempfile.mkstemp(prefix="disk-", suffix=".img", dir=self.folder)
-            stack.callback(os.unlink, name)
+            self.image = Path(name)
+            stack.callback(self.image.unlink)
             os.truncate(descriptor, DISK_SIZE)
             os.close(descriptor)
-            self.loop = Path(run("losetup", "--find", "--show", name))
-            stack.callback(run, "losetup", "--detach", self.loop)
             self.mount = Path(tempfile.mkdtemp(prefix="fussy-bench-"))
             stack.callback(self.mount.rmdir)
-            self.mounted = False
             stack.callback(self.unmount)
             self.renew()
             self.undo = stack.pop_all()
@@ -49,21 +63,20 @@ class Disk:
         self.undo.close()
 
     def unmount(self) -> None:
-        if self.mounted:
+        if self.mount.is_mount():
             run("umount", self.mount)
-            self.mounted = False
 
     def renew(self) -> None:
         """Make the file system anew. Nothing is left for the kernel to initialise later: that would count as writes."""
         self.unmount()
-        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.loop)
-        run("mount", "-t", "ext4", self.loop, self.mount)
-        self.mounted = True
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
+        run("mount", "-o", "loop", self.image, self.mount)
+        self.loop = Path(run("findmnt", "-n", "-o", "SOURCE", self.mount)).name
 
     def settle(self) -> None:
         """Write back what is dirty here."""
         run("sync", "-f", self.mount)
 
     def written(self) -> int:
-        """Return the bytes written to the device since it exists (kernel: Documentation/block/stat.rst)."""
-        return int(Path("/sys/block", self.loop.name, "stat").read_text().split()[6]) * SECTOR
+        """Return the bytes written to the device since it was mounted (kernel: Documentation/block/stat.rst)."""
+        return int(Path("/sys/block", self.loop, "stat").read_text().split()[6]) * SECTOR

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from disk import Disk, cool
+from disk import Disk, cool, own_mounts
 from jobs import INSTALL, PACK, Job
 from measure import JobFailed, Usage, run_script
 from report import Check, as_json, rows, table
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["tar", "gzip", "zstd", "gpg", "rsync", "mkfs.ext4", "losetup", "mount", "apt-get", "dpkg-deb"]
+NEEDED = ["tar", "gzip", "zstd", "gpg", "rsync", "mkfs.ext4", "mount", "findmnt", "apt-get", "dpkg-deb"]
 HOMES = (("BUILD", "Bench build"), ("DEVICE", "Bench device"))
 
 
@@ -176,6 +176,7 @@ def main() -> None:
     available = installed_commands()
     jobs = chosen(options, available)
     taken: dict[Job, list[Usage]] = {job: [] for job in jobs}
+    own_mounts()
     with keys() as environment, Disk(options.folder) as disk:
         bench = Bench(options.folder, disk, environment, options.folder / "firmware-1", options.folder / "firmware-2")
         if any(job in INSTALL for job in jobs):
