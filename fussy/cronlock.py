@@ -177,15 +177,18 @@ def _note(descriptor: int, text: bytes) -> None:
 def _noted(descriptor: int) -> int | None:
     """Return the pid in the lock file if that process lives: flock(1) writes none, and a killed holder's stays."""
     text = os.pread(descriptor, 32, 0).partition(b"\n")[0]
-    if not text.isdigit() or int(text) == 0:
-        return None
+    return int(text) if text.isdigit() and lives(int(text)) else None
+
+
+def lives(pid: int) -> bool:
+    """Say whether there is a process with this id."""
     try:
-        os.kill(int(text), 0)
+        os.kill(pid, 0)
     except PermissionError:
         pass  # it lives, as another user
     except (ProcessLookupError, OverflowError):
-        return None
-    return int(text)
+        return False
+    return pid > 0  # 0 is no process, but this one's group
 
 
 @dataclass(frozen=True)
