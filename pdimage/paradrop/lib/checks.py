@@ -88,6 +88,7 @@ class Fields:
         return self._values.get(key)
 
     def __contains__(self, key: str) -> bool:
+        self._known.add(key)
         return self._values.get(key) is not None
 
     def spelled(self, *names: str) -> str:

@@ -114,10 +114,10 @@ def _dockerfile(config: Fields) -> dict[str, Any]:
         fields.wrong("remote", "not supported yet")
     if inline := fields.text("inline"):
         found = {"type": "inline", "dockerfile": inline}
-    if local := fields.text("local"):
+    if local := parts.relative_path(fields, "local"):
         path = PurePosixPath(local)
-        if path.is_absolute() or ".." in path.parts:
-            fields.wrong("local", "must be a path below the chute's directory")
+        if not path.name:
+            fields.wrong("local", "must be a file")
         found |= {"source": str(path.parent), "dockerfile_path": path.name if path.name != "Dockerfile" else None}
     fields.get("remote")
     fields.close()
