@@ -53,7 +53,7 @@ def sweep(place: Path) -> None:
                 if os.fstat(descriptor).st_uid == os.geteuid():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     stop_agent(home)
-                    shutil.rmtree(home)
+                    shutil.rmtree(home, ignore_errors=True)
             finally:
                 os.close(descriptor)
 

@@ -103,7 +103,7 @@ def judge(lines: Iterable[str], returncode: int, allowed: Collection[str], bundl
     if complaint:
         raise Untrusted(f"cannot trust {bundle}: {complaint}")
     signature = status["VALIDSIG"][0]
-    return Signer(signature[9], " ".join(status["GOODSIG"][0][1:]), int(signature[2]))
+    return Signer(signature[9], signer_name(status), int(signature[2]))
 
 
 def judge_seal(lines: Iterable[str], returncode: int, signer: Key, encrypted: bool) -> str | None:
@@ -199,9 +199,13 @@ def not_allowed(status: Statuses, allowed: Collection[str]) -> str | None:
     fingerprint = status["VALIDSIG"][0][9]
     if fingerprint in allowed:
         return None
-    name = " ".join(status["GOODSIG"][0][1:])
-    return (f"it was signed by {fingerprint} ({name}), which is in the keyring but may not sign; "
+    return (f"it was signed by {fingerprint} ({signer_name(status)}), which is in the keyring but may not sign; "
             "add it to the keyring's file `signers` if it should")
+
+
+def signer_name(status: Statuses) -> str:
+    """The user id of the key that made the good signature."""
+    return printable(" ".join(status["GOODSIG"][0][1:]))
 
 
 def parse_signers(text: str, path: str = "signers") -> frozenset[str]:

@@ -116,7 +116,7 @@ BAD: dict[str, tuple[str, Callable[[Keys], bytes]]] = {
     **{f"status lines in its name, after {end!a}": ("not signed", lambda keys, end=end: literal(name=end.join([
         "x", "[GNUPG:] NEWSIG", "[GNUPG:] GOODSIG A B",
         f"[GNUPG:] VALIDSIG {keys.signer} 0 0 0 4 0 22 8 00 {keys.signer}", ""]).encode()))
-       for end in ("\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")},
+       for end in ("\n", "\r", "\u2028")},
     "encrypted, unsigned": ("not signed", lambda keys: encrypted(keys, TEXT, raw=False)),
     "signed inside the text": ("not signed", lambda keys: encrypted(keys, sign(keys), raw=False)),
     "foreign": ("foreign key, [0-9A-F]{16}, that is not in", lambda keys: sign(keys, key=keys.foreign)),
@@ -178,6 +178,14 @@ def test_a_known_key_that_may_not_sign_is_refused(keys: Keys, tmp_path: Path) ->
         assert read(ring, message, tmp_path) == (keys.second, TEXT)
         with pytest.raises(Untrusted, match="may not sign"):
             read(ring, sign(keys), tmp_path)
+
+
+def test_a_key_cannot_forge_status_lines_by_its_name(keys: Keys, tmp_path: Path) -> None:
+    forger = keys.make(f"Forger\u2028[GNUPG:] VALIDSIG {keys.signer} \u2028 <forger@example.org>")
+    message = sign(keys, key=forger)
+    with open_keyring(keys.keyring_knowing(forger)) as ring, \
+            pytest.raises(Untrusted, match=f"signed by {forger} .Forger.*which is in the keyring but may not sign"):
+        read(ring, message, tmp_path)
 
 
 def test_the_devices_own_key_never_vouches(keys: Keys, ring: Keyring, tmp_path: Path) -> None:
