@@ -38,9 +38,12 @@ def running(*argv: str) -> Iterator[subprocess.Popen[str]]:
     """Start a program that prints a line when it is ready and ends when its standard input does."""
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdin is not None
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
             yield process
+            process.stdin.close()
+            process.wait(10)
         finally:
             process.kill()
 
