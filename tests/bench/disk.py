@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -63,8 +64,16 @@ class Disk:
         self.undo.close()
 
     def unmount(self) -> None:
-        if self.mount.is_mount():
-            run("umount", self.mount)
+        """Take the file system away; the processes of a job that was killed may need a moment to let go of it."""
+        tries = 50
+        while self.mount.is_mount():
+            try:
+                run("umount", self.mount)
+            except OSError:
+                tries -= 1
+                if not tries:
+                    raise
+                time.sleep(0.1)
 
     def renew(self) -> None:
         """Make the file system anew. Nothing is left for the kernel to initialise later: that would count as writes."""
