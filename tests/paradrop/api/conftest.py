@@ -9,15 +9,16 @@ import pytest
 import uvicorn
 from face import PASSWORD, Queue, Router, Store
 
-from paradrop.backend.pdfcd import serve
+from paradrop.backend.pdfcd import accounts, serve
 from paradrop.backend.pdfcd.app import make_app
 from paradrop.backend.pdfcd.journal import Journal
 from paradrop.backend.pdfcd.server import ParadropAPIServer
 
 
 @pytest.fixture
-def router(home: Path) -> Iterator[Router]:
+def router(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     """A router with the users admin, operator and viewer, each with the role of that name."""
+    monkeypatch.setattr(accounts, "SCRYPT_COST", 16)
     store, queue = Store(), Queue()
     rest = ParadropAPIServer(queue, store, Journal())
     for name in ("admin", "operator", "viewer"):

@@ -49,7 +49,8 @@ class Queue:
 
     def finish(self, update: dict[str, Any], success: bool = True, message: str | None = None) -> None:
         text = message or f"Chute {update['name']} {update['updateType']} success"
-        update["func"](SimpleNamespace(pkg=update["pkg"], result={"success": success, "message": text}))
+        update["func"](SimpleNamespace(pkg=update["pkg"], workdir=update["workdir"],
+                                       result={"success": success, "message": text}))
 
 
 @dataclass

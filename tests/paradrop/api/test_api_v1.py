@@ -85,8 +85,9 @@ def test_malformed_bodies(router: Router, call: str, body: Any, text: str) -> No
     assert not router.queue.updates
 
 
-@pytest.mark.parametrize("key", ["pkg", "func", "updateClass", "updateType", "tok", "workdir", "boot", "user", "warning",
-                                 "state", "old", "new", "plans", "chuteStor", "result", "failure", "__class__", "_cache"])
+@pytest.mark.parametrize("key", [
+    "pkg", "func", "updateClass", "updateType", "tok", "workdir", "boot", "user", "warning", "state", "old", "new",
+    "plans", "chuteStor", "result", "failure", "__class__", "_cache"])
 def test_no_request_sets_what_the_contract_does_not_name(router: Router, key: str) -> None:
     answer = router.v1("chute/create", {"config": {**CHUTE, key: "mine"}})
     assert answer.status == 400

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 ROLES = ("viewer", "operator", "admin")
 TOKENS_PER_USER = 20
+SCRYPT_COST = 1 << 14
 USER_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 PASSWORD_LENGTH = (8, 200)
 
@@ -207,7 +208,7 @@ class Accounts(PDStorage):
 
     def _digest(self, password: str, salt: bytes) -> bytes:
         with self._scrypt:
-            return hashlib.scrypt(password.encode(errors="replace"), salt=salt, n=1 << 14, r=8, p=1)
+            return hashlib.scrypt(password.encode(errors="replace"), salt=salt, n=SCRYPT_COST, r=8, p=1)
 
     def _keep_an_admin(self, users: dict[str, User]) -> None:
         if any(user.role == "admin" for user in self._users.values()) and \

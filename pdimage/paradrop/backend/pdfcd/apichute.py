@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paradrop.backend.pdfcd.changes import Change
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from paradrop.backend.pdfcd.server import ParadropAPIServer
 
 
-def submit(rest: "ParadropAPIServer", kind: str, descriptor: Mapping[str, Any], user: str | None = None) -> Change:
+def submit(rest: "ParadropAPIServer", kind: str, descriptor: Mapping[str, Any], user: str | None = None,
+           workdir: Path | None = None) -> Change:
     """Queue an update of a chute and return the change to follow.
 
-    Of a descriptor only the documented keys get into the update, so that no request can set anything else of it.
+    A workdir holds the chute's files and is removed when the change is done. Of a descriptor only the documented keys
+    get into the update, so that no request can set anything else of it.
 
     Raises:
         DescriptorError: the descriptor has other keys, or no name.
@@ -30,7 +33,8 @@ def submit(rest: "ParadropAPIServer", kind: str, descriptor: Mapping[str, Any], 
         raise DescriptorError(["name: missing"])
     change = rest.changes.add(kind, name, user)
     update = {**descriptor, "updateClass": "CHUTE", "updateType": kind, "tok": int(time.time()),
-              "pkg": change, "func": rest.complete, "user": user}
+              "pkg": change, "func": rest.complete, "user": user,
+              "workdir": workdir and str(workdir)}
     rest.configurer.updateList(**update)
     return change
 

@@ -1,9 +1,11 @@
 """The HTTP application: ``/v1`` and ``/internal`` by the documented resources, ``/api/v1`` by its operations."""
 
 import asyncio
+import io
 import logging
 from collections import defaultdict
-from typing import Any
+from dataclasses import replace
+from typing import IO, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,11 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 import fussy
-from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, oprouter, problems
+from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, oprouter, problems, upload
 from paradrop.backend.pdfcd.access import CHALLENGE, may_use_v1
 from paradrop.backend.pdfcd.apiutils import getIP
 from paradrop.backend.pdfcd.openapi import document
-from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, parse_body, parse_query
+from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, check_media, parse_body, parse_query
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.backend.pdfcd.server import ParadropAPIServer
 from paradrop.lib.api import pdapi, pdrest
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1 << 20
 BODY_SECONDS = 30.0
+UPLOAD_SECONDS = 600.0
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 
 
@@ -78,9 +81,15 @@ async def _operate(rest: ParadropAPIServer, operation: Operation, request: Reque
         if not identity.may(operation.role):
             raise Problem(403, f"cannot do this with the role {identity.role}: it needs {operation.role}")
     query = parse_query(operation, request.query_params)
-    content = await _read(request) if operation.body else b""
-    body = parse_body(operation, content, request.headers.get("content-type", ""))
-    call = Call(rest, identity, client, request.path_params, query, body)
+    call = Call(rest, identity, client, request.path_params, query, None)
+    if operation.body is not None:
+        check_media(operation, request.headers.get("content-type", ""))
+    if isinstance(operation.body, str):
+        with upload.receive() as file:
+            await _receive(request, file)
+            return _response(operation, await run_in_threadpool(operation.run, replace(call, body=file)))
+    if operation.body is not None:
+        call = replace(call, body=parse_body(operation, await _read(request)))
     return _response(operation, await run_in_threadpool(operation.run, call))
 
 
@@ -161,16 +170,23 @@ def _exchange(request: Request) -> pdrest.Request:
 
 async def _read(request: Request) -> bytes:
     """Return the body. Problem 413 if it is too long, 408 if it takes too long to come."""
-    content = bytearray()
+    content = io.BytesIO()
+    await _receive(request, content, BODY_LIMIT, BODY_SECONDS)
+    return content.getvalue()
+
+
+async def _receive(request: Request, file: IO[bytes], limit: int = upload.BYTES,
+                   seconds: float = UPLOAD_SECONDS) -> None:
+    size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for piece in request.stream():
-                content += piece
-                if len(content) > BODY_LIMIT:
-                    raise Problem(413, f"cannot read the body: it is longer than {BODY_LIMIT} bytes")
+                size += len(piece)
+                if size > limit:
+                    raise Problem(413, f"cannot read the body: it is longer than {limit} bytes")
+                file.write(piece)
     except TimeoutError:
-        raise Problem(408, f"cannot read the body: it did not come within {BODY_SECONDS:g} seconds") from None
-    return bytes(content)
+        raise Problem(408, f"cannot read the body: it did not come within {seconds:g} seconds") from None
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

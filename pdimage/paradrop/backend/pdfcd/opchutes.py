@@ -1,10 +1,12 @@
 """The operations of ``/api/v1`` on chutes."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
+from paradrop.backend.pdfcd import upload
 from paradrop.backend.pdfcd.apichute import submit
 from paradrop.backend.pdfcd.changes import Change
 from paradrop.backend.pdfcd.containerlog import container_log
@@ -72,6 +74,30 @@ def create_chute(call: Call) -> Accepted:
     if call.rest.storage.getChute(config.get("name")):
         raise Problem(409, f"cannot install {config['name']}: it is here already; update it instead")
     return _accepted(submit(call.rest, "create", config, call.user))
+
+
+def create_from_project(call: Call) -> Accepted:
+    """Install a chute from the tar of its directory, with a paradrop.yaml or config.yaml at the top."""
+    return _from_project(call, "create", None)
+
+
+def update_from_project(call: Call) -> Accepted:
+    """Replace a chute by the version in the tar of its directory."""
+    return _from_project(call, "update", str(_chute(call).name))
+
+
+def _from_project(call: Call, kind: str, name: str | None) -> Accepted:
+    directory, config = upload.unpack(call.body)
+    try:
+        _checked(config)
+        if name is None and call.rest.storage.getChute(config["name"]):
+            raise Problem(409, f"cannot install {config['name']}: it is here already; update it instead")
+        if name not in (None, config["name"]):
+            raise DescriptorError([f"name: not {name}"])
+        return _accepted(submit(call.rest, kind, config, call.user, directory))
+    except Exception:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def get_chute(call: Call) -> ChuteView:
@@ -186,6 +212,10 @@ _ONE = "/api/v1/chutes/{name}"
 OPERATIONS = [
     Operation("GET", "/api/v1/chutes", list_chutes, "viewer", list[ChuteView]),
     Operation("POST", "/api/v1/chutes", create_chute, "operator", ChangeView, Config, status=202, errors=(409,)),
+    Operation("POST", "/api/v1/projects", create_from_project, "operator", ChangeView, "application/x-tar", status=202,
+              errors=(409,)),
+    Operation("PUT", "/api/v1/projects/{name}", update_from_project, "operator", ChangeView, "application/x-tar",
+              status=202, errors=(404, 409)),
     Operation("GET", _ONE, get_chute, "viewer", ChuteView, errors=(404,)),
     Operation("PUT", _ONE, update_chute, "operator", ChangeView, Config, status=202, errors=(404, 409)),
     Operation("DELETE", _ONE, delete_chute, "operator", ChangeView, status=202, errors=(404,)),

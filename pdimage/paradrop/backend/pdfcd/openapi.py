@@ -64,8 +64,10 @@ def _describe(operation: Operation, by_type: dict[str, Any], components: dict[st
     if operation.role:
         described["description"] = f"Needs the role {operation.role}, or one above it."
     if operation.body:
-        described["requestBody"] = {"required": True,
-                                    "content": {"application/json": {"schema": by_type[repr(operation.body)]}}}
+        upload = isinstance(operation.body, str)
+        media = operation.body if upload else "application/json"
+        schema = {"type": "string", "format": "binary"} if upload else by_type[repr(operation.body)]
+        described["requestBody"] = {"required": True, "content": {media: {"schema": schema}}}
     for status in operation.all_errors:
         described["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,

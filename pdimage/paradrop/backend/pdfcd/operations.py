@@ -71,7 +71,8 @@ class Operation:
     role: str | None
     answer: Any = None
     """The type of the answer: a View, list[View], "text/plain", "application/x-ndjson", or None."""
-    body: type[Body] | None = None
+    body: type[Body] | str | None = None
+    """The type of the body: a Body, or the media type of an upload, which ``run`` gets as a file."""
     query: type[Body] = NoQuery
     status: int = 200
     errors: tuple[int, ...] = field(default=())
@@ -102,12 +103,16 @@ def parse_query(operation: Operation, items: Mapping[str, str]) -> Any:
         raise Problem(400, f"cannot read the query: {error}") from error
 
 
-def parse_body(operation: Operation, content: bytes, media: str) -> Any:
-    """Return the body as the operation declares it; Problem 400, 415 or 422 if it is something else."""
-    if operation.body is None:
-        return None
-    if media.partition(";")[0].strip().lower() != "application/json":
-        raise Problem(415, "cannot read the body: it must be application/json")
+def check_media(operation: Operation, media: str) -> None:
+    """Raise Problem 415 unless the body is of the media type that the operation declares."""
+    wanted = operation.body if isinstance(operation.body, str) else "application/json"
+    if media.partition(";")[0].strip().lower() != wanted:
+        raise Problem(415, f"cannot read the body: it must be {wanted}")
+
+
+def parse_body(operation: Operation, content: bytes) -> Any:
+    """Return the body as the operation declares it; Problem 400 or 422 if it is something else."""
+    assert operation.body is not None and not isinstance(operation.body, str)
     try:
         return msgspec.json.decode(content, type=operation.body)
     except msgspec.ValidationError as error:

@@ -45,7 +45,7 @@ class AppliedView(View, frozen=True):
     success: bool
 
 
-class LogQuery(Body, frozen=True):
+class JournalQuery(Body, frozen=True):
     """Which part of the log: records since a time (Unix seconds), the last ``tail`` of these."""
 
     follow: bool = False
@@ -96,13 +96,14 @@ def get_log(call: Call) -> Text:
     return Text(_log(call.rest.journal, call.query))
 
 
-async def _log(journal: Journal, query: LogQuery) -> AsyncIterator[str]:
-    if query.follow:
-        async for text in journal.feed.follow(query.tail):
-            yield text
-        return
+async def _log(journal: Journal, query: JournalQuery) -> AsyncIterator[str]:
     records = journal.getLogsSince(query.since)
-    yield "".join(json.dumps(record) + "\n" for record in records[len(records) - min(query.tail, len(records)):])
+    wanted = min(query.tail, len(records))
+    if query.follow:
+        async for text in journal.feed.follow(wanted):
+            yield text
+    else:
+        yield "".join(json.dumps(record) + "\n" for record in records[len(records) - wanted:])
 
 
 def _applied(status: str | None) -> list[AppliedView]:
@@ -131,5 +132,5 @@ OPERATIONS = [
     Operation("GET", "/api/v1/config/{file}", get_config_file, "admin", list[SectionView], errors=(404, 409)),
     Operation("GET", "/api/v1/config-status", get_applied, "viewer", list[AppliedView], errors=(409,)),
     Operation("POST", "/api/v1/config-status", reload_config, "admin", list[AppliedView], errors=(409,)),
-    Operation("GET", "/api/v1/logs", get_log, "operator", "application/x-ndjson", query=LogQuery),
+    Operation("GET", "/api/v1/logs", get_log, "operator", "application/x-ndjson", query=JournalQuery),
 ]

@@ -1,6 +1,7 @@
 """The API server: what answers ``/v1``, and the set-up of everything that the two APIs stand on."""
 
 import logging
+import shutil
 import threading
 import time
 from argparse import Namespace
@@ -69,6 +70,8 @@ class ParadropAPIServer(APIResource):
     def complete(self, update: Any) -> None:
         """End the change that an update was made for. The queue calls this, in its own thread."""
         change: Change = update.pkg
+        if update.workdir:
+            shutil.rmtree(update.workdir, ignore_errors=True)
         change.finish(update.result)
 
     async def streamed(self, change: Change) -> AsyncIterator[str]:
@@ -143,7 +146,7 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
     """
     from paradrop.backend.fc.chutestorage import ChuteStorage
     from paradrop.backend.fc.configurer import PDConfigurer
-    from paradrop.backend.pdfcd import serve
+    from paradrop.backend.pdfcd import serve, upload
     from paradrop.backend.pdfcd.app import make_app
 
     args = args or Namespace()
@@ -155,6 +158,7 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
     configurer = PDConfigurer(storage, None)
     rest = ParadropAPIServer(configurer, storage, journal)
     rest.accounts.write_local_token()
+    upload.clear()
     worker = threading.Thread(target=configurer.performUpdates, name="updates", daemon=True)
     worker.start()
 
