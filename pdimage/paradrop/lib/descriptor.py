@@ -5,8 +5,10 @@ Dockerfile, and the newer one of paradrop.yaml, with ``services``; having ``serv
 chutespec.Specification, whose document() is the newer form.
 """
 
+import marshal
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from paradrop.lib import descriptor2015, descriptorservices
 from paradrop.lib.checks import Fields
@@ -25,7 +27,12 @@ def parse(source: Mapping[str, Any]) -> Specification:
     Raises:
         DescriptorError: with all mistakes, each as ``path: what is wrong``.
     """
-    found, wrong = _read(source)
+    try:
+        content = marshal.dumps(cast(Any, source), 2)
+    except ValueError:  # it holds more than JSON can, such as the dates that YAML makes
+        found, wrong = _read(source)
+    else:
+        found, wrong = _read_once(content)
     if wrong:
         raise DescriptorError(wrong)
     return found
@@ -52,6 +59,12 @@ def networks(source: Mapping[str, Any]) -> tuple[Interface, ...]:
         DescriptorError: there are networks and they are wrong.
     """
     return parse(source).interfaces if source.get("services") or _config(source).get("net") else ()
+
+
+@lru_cache(maxsize=256)
+def _read_once(content: bytes) -> tuple[Specification, list[str]]:
+    """Read a descriptor that was made bytes, once: each update looks at the descriptors of all chutes."""
+    return _read(marshal.loads(content))
 
 
 def _config(source: Mapping[str, Any]) -> Mapping[str, Any]:

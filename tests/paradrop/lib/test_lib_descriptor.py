@@ -106,3 +106,9 @@ def spoiled(draw: st.DrawFn) -> dict[str, Any]:
 @given(spoiled())
 def test_a_spoiled_descriptor_is_read_or_refused(source: dict[str, Any]) -> None:
     read_or_refuse(source)
+
+
+@pytest.mark.parametrize("source", [None, [], "text", 5])
+def test_what_is_no_mapping_is_one_mistake_more(source: Any) -> None:
+    with pytest.raises(DescriptorError, match="descriptor: must be a mapping|name: missing"):
+        descriptor.parse(source)

@@ -3,6 +3,11 @@
 import asyncio
 import json
 import os
+import random
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +216,50 @@ class TestStorage:
         with pytest.raises(TypeError):
             store.saveToDisk()
         assert Numbers(tmp_path / "file").loadFromDisk()
+
+
+WRITER = """
+import sys
+from paradrop.lib.utils.storage import PDStorage
+class Store(PDStorage):
+    def getAttr(self): return {"number": self.number, "ballast": "x" * 300_000}
+    def attrSaveable(self): return True
+store = Store(sys.argv[1], None, 0)
+for store.number in range(1, 10**6):
+    store.saveToDisk()
+    sys.stdout.write(f"{store.number}\\n"); sys.stdout.flush()
+"""
+
+
+def test_killed_at_any_moment_the_file_holds_the_last_save_or_the_one_under_way(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    last = 0
+    for attempt in range(12):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(place)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(random.Random(attempt).uniform(0, 0.05))
+        child.kill()
+        told = child.stdout.read().split()
+        child.stdout.close()
+        child.wait(10)
+        last = int(told[-1]) if told else 1
+        number = json.loads(place.read_text())["data"]["number"]
+        assert last <= number <= last + 1
+    assert last
+    assert len(os.listdir(tmp_path)) <= 2
+    pdosq.replaceFile(place, b"x")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_many_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    contents = [bytes([number]) * 200_000 for number in range(8)]
+    threads = [threading.Thread(target=lambda content=content: [pdosq.replaceFile(place, content) for _ in range(5)])
+               for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert place.read_bytes() in contents
+    assert os.listdir(tmp_path) == ["file"]

@@ -1,5 +1,6 @@
 """Operations on files that log nothing, so that whoever writes the logs can use them."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -33,18 +34,18 @@ def replaceFile(filename: str | os.PathLike[str], content: bytes) -> None:
         OSError: it cannot be written; the old file is untouched.
     """
     path = Path(os.path.realpath(filename))
-    temporary = path.with_name(f".{path.name}.new-{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    temporary = path.with_name(f".{path.name}.new")
+    with os.fdopen(_open_locked(temporary), "wb") as file:
+        try:
+            file.truncate(0)
             file.write(content)
             file.flush()
             _take_over(path, file.fileno())
             os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     syncDir(path.parent)
 
 
@@ -55,6 +56,25 @@ def syncDir(directory: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    """Open a file for writing, making it if need be, as soon as no other writer has it.
+
+    The name is always the same, so that one who was killed leaves no more than one file behind.
+    """
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the writer before gave it its final name
 
 
 def _take_over(old: Path, descriptor: int) -> None:

@@ -55,7 +55,7 @@ def stringify(a: Any) -> Any:
 
 def isMatch(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Return True if two dictionaries say the same once their values are text."""
-    return bool(stringify(a) == stringify(b))
+    return a == b or bool(stringify(a) == stringify(b))
 
 
 def isMatchIgnoreComments(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -232,7 +232,9 @@ class UCIConfig:
 
     def getConfigIgnoreComments(self, config: Mapping[str, Any]) -> list[Section]:
         """Return all sections with that type and name, whoever owns them."""
-        return [section for section in self.config if isMatchIgnoreComments(section[0], config)]
+        wanted = {key: str(value) for key, value in config.items() if key != "comment"}
+        return [section for section in self.config
+                if {key: value for key, value in section[0].items() if key != "comment"} == wanted]
 
     def getChuteConfigs(self, internalid: str) -> list[Section]:
         """Return the sections that a chute owns: those whose comment is its name."""
