@@ -76,7 +76,11 @@ class Keyring:
     @contextlib.contextmanager
     def reading(self, bundle: BinaryIO, silence: float, *options: str) -> Iterator[Plaintext]:
         """Run gpg on a bundle, from its beginning."""
-        os.lseek(bundle.fileno(), 0, os.SEEK_SET)
+        try:
+            os.lseek(bundle.fileno(), 0, os.SEEK_SET)
+        except OSError as error:
+            raise SystemSetup(f"cannot read {named(bundle)}: {error.strerror}; "
+                              "a bundle is read twice, so save it in a file first") from error
         limit = max(SMALL_PLAINTEXT, LARGEST_RATIO * os.fstat(bundle.fileno()).st_size)
         with Gpg([*UNATTENDED, "--pinentry-mode", "error", *self.clock, *options, "--decrypt"], home=self.home,
                  stdin=bundle.fileno(), stdout=subprocess.PIPE,

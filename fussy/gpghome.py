@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,40 @@ def private_home() -> Iterator[Path]:
     It lies in memory where it can (``/run``), as copies of secret keys go there, and its path is short: the socket of
     gpg-agent in it may have 107 bytes. It is locked while in use; what a killed process left behind is swept away.
     """
-    place = Path("/run" if os.access("/run", os.W_OK) else tempfile.gettempdir())
+    place = short_place(["/run", *(os.environ.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR")), "/tmp"])
     sweep(place)
-    home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    home, descriptor = locked_directory(place)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        home.mkdir(0o700, exist_ok=True)  # a sweep between mkdtemp and flock may have taken it
         yield home
     finally:
         stop_agent(home)
         shutil.rmtree(home, ignore_errors=True)
         os.close(descriptor)
+
+
+def locked_directory(place: Path) -> tuple[Path, int]:
+    """Make a private directory and hold its lock; return its path and the descriptor that holds it."""
+    while True:
+        home = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        try:
+            descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process swept it away before it could be locked
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if home.exists():
+            return home, descriptor
+        os.close(descriptor)
+
+
+def short_place(candidates: Iterable[str]) -> Path:
+    """Choose the first directory that can be written and whose path leaves room for that of a socket.
+
+    :raises SystemSetup: there is none
+    """
+    for place in candidates:
+        if place and len(os.fsencode(place)) <= 60 and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise SystemSetup("cannot make a private directory for gpg: neither /run nor /tmp can be written; set TMPDIR")
 
 
 def sweep(place: Path) -> None:

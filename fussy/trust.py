@@ -114,7 +114,8 @@ def judge_seal(lines: Iterable[str], returncode: int, signer: Key, encrypted: bo
         good = (len(made) == 1 and made[0][0] == "S" and made[0][2] in STRONG_DIGESTS and made[0][3] == "00"
                 and made[0][5] in (signer.fingerprint, *signer.subkeys))
         return None if good and ("END_ENCRYPTION" in status) == encrypted else "it is not signed as it should be"
-    if ("sign", GPG_ERR_BAD_PASSPHRASE) in {(place, int(code) & 0xFFFF) for place, code in failures(status)}:
+    codes = [int(code) & 0xFFFF for place, code in failures(status) if place == "sign" and code.isdecimal()]
+    if GPG_ERR_BAD_PASSPHRASE in codes:
         return "the pass-phrase is wrong; try again"
     if "NEED_PASSPHRASE" in status:
         return "its pass-phrase is needed; run this on a terminal, or give a file with --passphrase-file"
@@ -217,7 +218,7 @@ def parse_signers(text: str, path: str = "signers") -> frozenset[str]:
     :raises SystemSetup: a line is not a full fingerprint, or there is none
     """
     signers = set()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         fingerprint = "".join(line.partition("#")[0].split()).upper().removeprefix("0X")
         if not fingerprint:
             continue

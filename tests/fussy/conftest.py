@@ -16,9 +16,7 @@ class Keys:
 
     ``home`` (build side GNUPGHOME: the signing key and the device's public key), ``signer`` and ``device``
     (fingerprints), ``keyring`` (device side directory). The other keys live in ``home`` too, each made when first
-    asked for: ``foreign`` (unknown to the device), ``second`` (in the device's ring, not trusted), ``expired``,
-    ``revoked``, ``aged`` (ten days old), ``stranger`` (an encryption key that isn't the device's). ``keyring_knowing(key)`` copies the device's
-    keyring and adds a key.
+    asked for. ``keyring_knowing(key)`` copies the device's keyring and adds a key.
     """
 
     def __init__(self, place: Path) -> None:
@@ -40,8 +38,7 @@ class Keys:
             at: str | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run gpg without questions; AT is a time for it, as faketime reads it."""
         command = ["gpg", "--homedir", str(home or self.home), "--batch", "--yes", "--quiet", "--no-greeting",
-                   "--pinentry-mode", "loopback", "--passphrase", "",
-                   "--trust-model", "always", *arguments]
+                   "--pinentry-mode", "loopback", "--passphrase", "", "--trust-model", "always", *arguments]
         if at is not None:
             command = ["faketime", "-f", at, *command]
         done = subprocess.run(command, input=text, capture_output=True, timeout=60, check=False)
@@ -80,14 +77,17 @@ class Keys:
 
     @cached_property
     def foreign(self) -> str:
+        """A key that the device does not know."""
         return self.make("Foreign <foreign@example.org>")
 
     @cached_property
     def second(self) -> str:
+        """A key for a ring that does not trust it; see :meth:`keyring_knowing`."""
         return self.make("Second <second@example.org>")
 
     @cached_property
     def stranger(self) -> str:
+        """A key for which one can encrypt, but not the device's."""
         return self.make("Stranger <stranger@example.org>", encrypts=True)
 
     @cached_property
@@ -97,7 +97,7 @@ class Keys:
 
     @cached_property
     def aged(self) -> str:
-        """A key of the device's ring made ten days ago, so that it can sign in the past."""
+        """A key made ten days ago, so that it can sign in the past."""
         return self.make("Aged <aged@example.org>", at="-10d")
 
     @cached_property

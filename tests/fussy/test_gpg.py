@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +250,24 @@ def test_no_flipped_bit_changes_what_is_believed(keys: Keys, ring: Keyring, tmp_
         except Untrusted:
             continue
     assert passed <= 10
+
+
+def test_no_plaintext_reaches_a_disk(keys: Keys, tmp_path: Path) -> None:
+    """Of all files that a failing run opens for writing, each is a copy of a key or a lock of gpg."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is missing")
+    bundle, trace = tmp_path / "bundle.gpg", tmp_path / "trace"
+    bundle.write_bytes(signed_and_encrypted(keys)[:-40])
+    strace = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=open,openat,creat,openat2"]
+    done = subprocess.run([*strace, sys.executable, "-B", "-c", VERIFY, str(keys.keyring), str(bundle)],
+                          capture_output=True, text=True, timeout=60, check=True)
+    assert "damaged or changed" in done.stdout
+    written = {line.split('"')[1] for line in trace.read_text().splitlines()
+               if any(flag in line for flag in ("O_WRONLY", "O_RDWR", "O_CREAT", "creat(")) and " = -1 " not in line}
+    assert any(name.endswith("/pubring.kbx") for name in written), "strace saw the copies"
+    key_files = (".kbx", ".key", "trustdb.gpg", ".lock", "random_seed", "S.gpg-agent")
+    assert {name for name in written if not name.startswith("/dev/")
+            and not (f"/{gpghome.PREFIX}" in name and (name.endswith(key_files) or "/.#lk" in name))} == set()
 
 
 def test_a_bomb_is_left_early(keys: Keys, tmp_path: Path) -> None:
@@ -503,3 +522,35 @@ def test_the_bundle_may_be_read_from_anywhere_before(keys: Keys, ring: Keyring, 
     with (tmp_path / "bundle.gpg").open("rb") as file:
         file.seek(100, io.SEEK_SET)
         assert ring.verify(file, len).fingerprint == keys.signer
+
+
+def test_a_pipe_is_no_bundle(ring: Keyring) -> None:
+    reader, writer = os.pipe()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file, pytest.raises(SystemSetup, match="save it in a file first"):
+        ring.verify(file, len)
+
+
+def test_a_user_without_rights_can_verify(keys: Keys, tmp_path: Path) -> None:
+    """With a temporary directory whose path is too long for sockets."""
+    nobody = 65534
+    keyring = keys.keyring_knowing()
+    for path in (keyring, *keyring.rglob("*")):
+        os.chown(path, nobody, nobody)
+    (keys.place / "bundle.gpg").write_bytes(signed_and_encrypted(keys))
+    deep = Path(tempfile.mkdtemp(prefix="d" * 90))
+    command = ["setpriv", "--reuid", str(nobody), "--regid", str(nobody), "--clear-groups"]
+    as_nobody = {**os.environ, "TMPDIR": str(deep), "HOME": "/nonexistent"}
+    try:
+        os.chown(deep, nobody, nobody)
+        keys.place.chmod(0o711)
+        if subprocess.run([*command, sys.executable, "-c", "import fussy.gpg"], cwd="/", env=as_nobody,
+                          capture_output=True, check=False).returncode != 0:
+            pytest.skip("another user cannot be used here, or cannot read this program")
+        done = subprocess.run([*command, sys.executable, "-c", VERIFY, str(keyring), str(keys.place / "bundle.gpg")],
+                              cwd="/", env=as_nobody, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == keys.signer
+        assert os.listdir(deep) == []
+    finally:
+        keys.place.chmod(0o700)
+        deep.rmdir()

@@ -140,6 +140,7 @@ def key(fingerprint: str = US, *, user_id: str = "Signer <signer@example.org>", 
 
 def test_signers_are_full_fingerprints() -> None:
     assert parse_signers(f"# us\n\n{US.lower()}  # and why\n0x{THEM}\n") == {US, THEM}
+    assert parse_signers(f"{US}\r\n# not \u2028{THEM}") == {US}
     for text, reason in (("C730F1F788F88259\n", "line 1: not a fingerprint"), ("# nobody\n", "allows nobody"),
                          (f"{US}\nsigner@example.org", "line 2: not a fingerprint")):
         with pytest.raises(SystemSetup, match=reason):
@@ -206,6 +207,7 @@ CREATED = f"BEGIN_SIGNING H8\nSIG_CREATED S 22 8 00 1795256063 {US}"
     ("BEGIN_SIGNING H8\nFAILURE sign 67108875", 2, False, "the pass-phrase is wrong; try again"),
     ("BEGIN_SIGNING H8\nNEED_PASSPHRASE A A 22 0\nINQUIRE_MAXLEN 100", 2, False, "its pass-phrase is needed"),
     (CREATED, 2, False, "gpg failed"),
+    ("ERROR sign 89_BAD_DATA", 2, False, "gpg failed"),
 ])
 def test_a_seal_counts_only_when_the_right_key_made_it(text: str, returncode: int, encrypted: bool,
                                                        complaint: str | None) -> None:
