@@ -97,13 +97,13 @@ class Command:
         """Return the command that takes this one back, or None if there is nothing to take back.
 
         A program that ended with a failure did nothing, and what it would have made may be somebody else's; one that
-        ran into its time limit, or a daemon, may have got half-way.
+        ran into its time limit, or a daemon, may have got half-way. Bringing back what was before is right in any case.
         """
         if self.step is None:
             return None
         half_done = isinstance(self.result, TimeoutError) or isinstance(self.effect, StartDaemon)
-        effect = self.step.undo or self.learned
-        if effect is None or (self.failed and not half_done):
+        effect = self.learned or (None if self.failed and not half_done else self.step.undo)
+        if effect is None:
             return None
         priority = self.priority if self.step.undo_priority is None else self.step.undo_priority
         return Command(priority, effect, self.parent, step=self.step, undoes=self)
