@@ -1,5 +1,6 @@
 """Every documented name of paradrop.lib is there and takes the documented arguments."""
 
+import doctest
 import importlib
 import inspect
 
@@ -73,3 +74,9 @@ def test_it_is_there(module: str, call: str) -> None:
     parameters = inspect.signature(found).parameters
     assert all(parameters[name].default is not inspect.Parameter.empty for name in names[len(wanted):])
     assert inspect.getdoc(found)
+
+
+@pytest.mark.parametrize("module", ["settings", "utils.addresses", "utils.ucitext"])
+def test_examples_in_docstrings(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"paradrop.lib.{module}"))
+    assert found.attempted and not found.failed
