@@ -98,7 +98,7 @@ def copy_keyring(keyring: Path, home: Path) -> float:
         if not any(file.name in RINGS for file in files):
             what = "it holds no public keys" if keyring.is_dir() else "there is no such directory"
             raise SystemSetup(f"cannot use the keyring {keyring}: {what}; make one with `fussy keys keyring`, "
-                              "or name another with --keyring")
+                              "or name another one (fussy-install --keyring)")
         if (keyring / SECRET_KEYS).exists():
             (home / SECRET_KEYS).mkdir(mode=0o700)
             files += [Path(SECRET_KEYS, name) for name in os.listdir(keyring / SECRET_KEYS) if name.endswith(".key")]

@@ -57,10 +57,9 @@ def make_signing_key(home: Path | None, user_id: str, *, expire: str = "2y", alg
     :param passphrase_file: its first line protects the key; without it the key is not protected
     :raises SystemSetup: gpg could not make it, or the address has a key already
     """
-    with own_home(home):
+    with own_home(home) as directory:
         fingerprint = generate(home, ALGORITHMS[algorithm], user_id, expire, passphrase_file)
-        ring = home or Path(os.environ.get("GNUPGHOME") or "~/.gnupg").expanduser()
-        return SigningKey(fingerprint, ring / "openpgp-revocs.d" / f"{fingerprint}.rev")
+        return SigningKey(fingerprint, directory / "openpgp-revocs.d" / f"{fingerprint}.rev")
 
 
 def make_device_key(keyring: Path, name: str) -> str:
@@ -137,17 +136,15 @@ def list_keyring(keyring: Path) -> list[Entry]:
 
 
 @contextlib.contextmanager
-def own_home(home: Path | None) -> Iterator[None]:
-    """Have a GNUPGHOME that is not the user's (mode 0700, made if missing), whose gpg-agent ends with the block."""
-    if home is None:
-        yield
-        return
+def own_home(home: Path | None) -> Iterator[Path]:
+    """Have a GNUPGHOME (made if missing, mode 0700); end its gpg-agent with the block if it is not the user's."""
+    directory = home or Path(os.environ.get("GNUPGHOME") or "~/.gnupg").expanduser()
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemSetup(f"cannot make the key directory {home}: {error.strerror}") from error
+        raise SystemSetup(f"cannot make the key directory {directory}: {error.strerror}") from error
     with stopping_agent(home):
-        yield
+        yield directory
 
 
 @contextlib.contextmanager
@@ -205,6 +202,7 @@ def one_key(home: Path | None, wanted: str, *, secret: bool = False) -> Key:
 
 
 def checked_export(text: str, key: Key) -> str:
+    """Pass on what gpg exported, if it did."""
     if "-----END PGP" not in text:
         raise SystemSetup(f"cannot export key {key.name}: gpg gave nothing; if it has a pass-phrase, give it in a file")
     return text
@@ -217,12 +215,12 @@ def import_one(home: Path | None, public: str) -> Key:
     if len(scanned) != 1:
         raise SystemSetup(f"cannot import: this is not one OpenPGP public key but {len(scanned)}; export one a file")
     fingerprint = scanned[0]["fingerprint"]
+    if scanned[0]["type"] == "sec":
+        raise SystemSetup(f"cannot import key {fingerprint}: this is its secret half; export the public one")
     done = tool.import_keys(public)
     found = [key for key in map(key_of, tool.list_keys(keys=[fingerprint])) if key.fingerprint == fingerprint]
     if not found:
         raise SystemSetup(f"cannot import key {fingerprint}: {last_line(done.stderr)}")
-    if done.sec_read:
-        raise SystemSetup(f"cannot import key {fingerprint}: this is its secret half; export the public one")
     return found[0]
 
 

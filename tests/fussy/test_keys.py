@@ -96,6 +96,24 @@ def test_the_revocation_certificate_works(place: Path) -> None:
     assert "may sign, but has been revoked" in fussy_keys("list", keyring)
 
 
+def test_the_users_own_ring_is_made_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GNUPGHOME", str(place / "new"))
+    signer = fussy_keys("signing", "Signer <s@example.org>").strip()
+    device = fussy_keys("keyring", place / "keys", "-s", signer).strip()
+    bundle = place / "a.gpg"
+    with seal(bundle, encrypt_for=[device]) as pipe:
+        pipe.write(b"text")
+    with open_keyring(place / "keys") as ring, bundle.open("rb") as file:
+        assert ring.verify(file, len).fingerprint == signer
+
+
+def test_a_secret_key_is_not_imported_by_mistake(keys: Keys, place: Path) -> None:
+    secret = keys.gpg("--export-secret-keys", "--armor", keys.signer).stdout.decode()
+    with pytest.raises(SystemSetup, match="this is its secret half"):
+        verbs.import_device(place / "b", secret)
+    assert list_keys(place / "b") == []
+
+
 def test_two_signers_may_sign(place: Path) -> None:
     first, second = place / "first", place / "second"
     for home, name in ((first, "First <first@example.org>"), (second, "Second <second@example.org>")):
