@@ -131,13 +131,14 @@ def run(args: argparse.Namespace, journal: Any) -> None:
     from paradrop.backend.pdconfd import main as pdconfd
     from paradrop.backend.pdfcd import server
 
-    pdconfd.run_thread()
+    listening = pdconfd.run_thread()
     nexus = Nexus(args.mode, journal)
     nexus.onStart()
     try:
         server.setup(args, journal)
     finally:
         nexus.onStop()
+        listening.close()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import click
 
 import fussy
 from fussy.commands import Command
+from paradrop.lib import settings
 from paradrop.tools import tokens
 from paradrop.tools.client import Client, Result, segment
 from paradrop.tools.display import Display
@@ -41,6 +42,7 @@ def main(context: click.Context, verbose: bool, token: str | None) -> None:
     Exit codes: 0 it is done, 1 the router could not do it, 2 wrong usage, 3 the chute's files are wrong, 4 the router
     does not answer, 5 the router wants a password or token.
     """
+    settings.updateSettings()
     context.obj = {"verbose": verbose, "token": token}
 
 

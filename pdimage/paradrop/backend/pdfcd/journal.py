@@ -92,6 +92,6 @@ def start_logging() -> Journal:
     else:
         file.setFormatter(JsonLines())
         root.addHandler(file)
-    for chatty in ("urllib3", "docker", "asyncio", "uvicorn.access"):
+    for chatty in ("urllib3", "docker", "asyncio", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return journal

@@ -127,10 +127,16 @@ class ParadropAPIServer(APIResource):
 
 
 def initializeSystem() -> None:
-    """Write the configuration that must be there before the first update: Docker's start options."""
+    """Write the configuration that must be there before the first update: Docker's start options.
+
+    Where they cannot be written, containers may start before their networks at the next boot; the log says so.
+    """
     from paradrop.lib.utils import dockerapi
 
-    dockerapi.writeDockerConfig()
+    try:
+        dockerapi.writeDockerConfig()
+    except OSError as error:
+        log.warning("cannot write Docker's start options to %s: %s", settings.DOCKER_CONFIG_FILE, error)
 
 
 def setup(args: Namespace | None = None, journal: Journal | None = None) -> None:
