@@ -44,10 +44,10 @@ _WINDOW_LOG_MAX = 23
 class Compress(Protocol):
     """Turns one piece of the tar into a whole frame."""
 
-    def __call__(self, data: bytes, first: int, count: int) -> bytes: ...
+    def __call__(self, data: bytes | memoryview, first: int, count: int) -> bytes: ...
 
 
-def gzip_frame(data: bytes, first: int, count: int) -> bytes:
+def gzip_frame(data: bytes | memoryview, first: int, count: int) -> bytes:
     """Compress one piece into a gzip member; six times faster with libdeflate (package ``deflate``)."""
     body: bytes | bytearray
     try:
@@ -61,7 +61,7 @@ def gzip_frame(data: bytes, first: int, count: int) -> bytes:
     return b"".join((_GZIP_HEAD, _FACTS.pack(len(body) + len(tail), len(data), first, count), body, tail))
 
 
-def zstd_frame(data: bytes, first: int, count: int) -> bytes:
+def zstd_frame(data: bytes | memoryview, first: int, count: int) -> bytes:
     """Compress one piece into a skippable frame and a zstd frame (level 3)."""
     body = zstd.compress(data, 3)
     return b"".join((_ZSTD_HEAD, _FACTS.pack(len(body), len(data), first, count), body))

@@ -1,6 +1,7 @@
 """Cuts the archive of a tree into the pieces that :mod:`fussy.frames` compresses, and compresses them on all cores."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,17 +100,36 @@ def _first(waiting: deque[tuple[Piece, Future[bytes]]]) -> tuple[Piece, bytes]:
     return piece, future.result()
 
 
+class _Buffers(threading.local):
+    """Where a thread puts a piece together; new memory for each piece costs as much as reading the files."""
+
+    def __init__(self) -> None:
+        self.piece = bytearray()
+
+
+_buffers = _Buffers()
+
+
 def _compress(piece: Piece, compress: Compress) -> bytes:
-    data = b"".join(part if isinstance(part, bytes) else _read(part) for part in piece.parts)
+    size = sum(len(part) if isinstance(part, bytes) else part.size for part in piece.parts)
+    if len(_buffers.piece) < size:
+        _buffers.piece = bytearray(size)
+    data = memoryview(_buffers.piece)[:size]
+    end = 0
+    for part in piece.parts:
+        start, end = end, end + (len(part) if isinstance(part, bytes) else part.size)
+        if isinstance(part, bytes):
+            data[start:end] = part
+        else:
+            _read(part, data[start:end])
     return compress(data, piece.first, piece.count)
 
 
-def _read(part: Slice) -> bytes:
+def _read(part: Slice, into: memoryview) -> None:
+    """Read a part of a file, which must be what it was when its digest was taken."""
     descriptor = os.open(part.found.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        data = os.pread(descriptor, part.size, part.offset)
-        if len(data) != part.size or not part.found.unchanged(os.fstat(descriptor)):
+        if os.preadv(descriptor, [into], part.offset) != part.size or not part.found.unchanged(os.fstat(descriptor)):
             raise tree.changed(part.found.file)
     finally:
         os.close(descriptor)
-    return data

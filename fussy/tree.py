@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,9 +20,11 @@ log = logging.getLogger(__name__)
 
 # Version control data never belongs to a firmware (as fussy 1.0 did).
 ALWAYS_EXCLUDED = (".svn", ".bzr", ".git")
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 # Disks answer several readers sooner than one, whatever the number of cores.
 _READERS = 8
+# Files that a reader takes at once.
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,10 @@ def scan(root: bytes, *, excludes: Iterable[str] = (), hashed: Callable[[int], o
     found = list(_walk(root, _excluder(excludes), os.path.basename(root)))
     found.sort(key=lambda item: (item.entry.type != "directory", item.entry.name))
     found = list(_join_links(found))
-    files = [i for i, item in enumerate(found) if item.entry.type == "file"]
+    starts = range(0, len(found), _BATCH)
     with ThreadPoolExecutor(_READERS) as pool:
-        for i, digest in zip(files, pool.map(lambda i: _digest(found[i], hashed), files), strict=True):
-            found[i] = replace(found[i], entry=msgspec.structs.replace(found[i].entry, sha256=digest))
-    return found
+        batches = pool.map(lambda start: [_digested(item, hashed) for item in found[start:start + _BATCH]], starts)
+        return [item for batch in batches for item in batch]
 
 
 def _excluder(excludes: Iterable[str]) -> Callable[[bytes], bool]:
@@ -141,22 +143,39 @@ def _join_links(found: Sequence[Found]) -> Iterator[Found]:
             yield item
 
 
-def _digest(item: Found, hashed: Callable[[int], object] | None) -> str:
-    with open(item.file, "rb", buffering=0) as file:
-        digest = digest_of(file.fileno(), hashed)
-        if not item.unchanged(os.fstat(file.fileno())):
+def _digested(item: Found, hashed: Callable[[int], object] | None) -> Found:
+    """Return ITEM with the digest of its content, if it is a regular file."""
+    if item.entry.type != "file":
+        return item
+    descriptor = os.open(item.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        digest = digest_of(descriptor, hashed)
+        if not item.unchanged(os.fstat(descriptor)):
             raise changed(item.file)
-    return digest
+    finally:
+        os.close(descriptor)
+    return Found(msgspec.structs.replace(item.entry, sha256=digest), item.file, item.facts)
 
 
 def digest_of(descriptor: int, hashed: Callable[[int], object] | None = None) -> str:
     """Return the SHA-256 of an open file's content from its current position, in hex."""
     digest = hashlib.sha256()
-    while block := os.read(descriptor, _BLOCK):
-        digest.update(block)
+    buffer = _buffers.block
+    while count := os.readv(descriptor, [buffer]):
+        digest.update(buffer[:count])
         if hashed:
-            hashed(len(block))
+            hashed(count)
     return digest.hexdigest()
+
+
+class _Buffers(threading.local):
+    """A block to read into, one a thread; a new one for each file costs more than reading a small file."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(_BLOCK))
+
+
+_buffers = _Buffers()
 
 
 def changed(file: bytes) -> FussyError:
