@@ -14,6 +14,7 @@ from paradrop.lib.errors import ParadropError
 
 if TYPE_CHECKING:
     from dbus_fast import Message
+    from dbus_fast.aio import MessageBus
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Bus:
     def __init__(self, interface: Interface, answer: Callable[[str, Sequence[Any]], Any]) -> None:
         self.interface = interface
         self.answer = answer
+        self._bus: MessageBus | None = None
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pdconfd D-Bus", daemon=True)
@@ -63,8 +65,13 @@ class Bus:
 
     def close(self) -> None:
         """Leave the bus."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._leave)
         self._thread.join(START_LIMIT)
+
+    def _leave(self) -> None:
+        if self._bus is not None:
+            self._bus.disconnect()
+        self._loop.stop()
 
     async def _connect(self) -> None:
         from dbus_fast import BusType, RequestNameReply
@@ -84,8 +91,8 @@ class Bus:
         if method is None or message.path != PATH:
             return None
         if message.signature != method.takes:
-            self._bus.send(Message.new_error(message, "org.freedesktop.DBus.Error.InvalidArgs",
-                                             f"{method.name} takes '{method.takes}'"))
+            self._send(Message.new_error(message, "org.freedesktop.DBus.Error.InvalidArgs",
+                                         f"{method.name} takes '{method.takes}'"))
             return True
         task = self._loop.create_task(self._reply(message, method))
         self._tasks.add(task)
@@ -100,7 +107,11 @@ class Bus:
         except Exception as error:
             log.exception("cannot answer %s", method.name)
             reply = Message.new_error(message, f"{self.interface.name}.Error", str(error))
-        self._bus.send(reply)
+        self._send(reply)
+
+    def _send(self, message: "Message") -> None:
+        if self._bus is not None and self._bus.connected:
+            self._bus.send(message)
 
 
 def ask(method: str, arguments: Sequence[Any], timeout: float) -> Any:
