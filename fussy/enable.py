@@ -58,7 +58,7 @@ def make_current(target: Target, release: Path, action: Literal["install", "roll
         before_swap(target, release, previous, action)
         disk.swap_link(target.current, release.name)
     except (HookFailed, OSError) as error:
-        log.warning("%s", error)
+        log.info("%s", error)
         bring_back(target, previous, failed=release, reason=str(error), discard=action == "install")
     else:
         finish(target, release, previous, action)
@@ -73,7 +73,7 @@ def finish(target: Target, release: Path, previous: Path | None, action: Action)
     try:
         after_swap(target, release, previous, action)
     except (HookFailed, UnhealthyRelease, OSError) as error:
-        log.warning("%s", error)
+        log.info("%s", error)
         bring_back(target, previous, failed=release, reason=str(error))
     old = state.load(target)
     floor = max(old.floor, description(release).floor, key=versions.key)

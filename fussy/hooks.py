@@ -18,7 +18,6 @@ Standard input is empty, the working directory is the release. What it prints go
 starts must have an output of its own, for the hook's ends with the hook.
 """
 
-import errno
 import logging
 import os
 import selectors
@@ -57,7 +56,8 @@ def run(release: Path, name: str, facts: Mapping[str, str], *, recovering: bool,
             [hook, release, str(recovering)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, cwd=release, env=environment, start_new_session=True)
     except OSError as error:
-        raise HookFailed(f"cannot start {hook}: {_why(hook, error)}") from error
+        raise HookFailed(f"cannot start {hook}: {error.strerror}; a program or library that it needs may be missing "
+                         "on this device") from error
     with process:
         said = _follow(process, name, time.monotonic() + limit)
     if said is None:
@@ -68,20 +68,35 @@ def run(release: Path, name: str, facts: Mapping[str, str], *, recovering: bool,
         raise HookFailed(f"cannot finish {hook}: {how}" + (f": {' / '.join(said)}" if said else ""))
 
 
-def _why(hook: Path, error: OSError) -> str:
-    """Return why a hook could not be started, in the operator's words."""
-    if isinstance(error, PermissionError):
-        return "it is not executable; give it its x bit (chmod +x) and pack again"
-    if isinstance(error, FileNotFoundError):
+def check(release: Path, current: Path) -> None:
+    """Refuse a release whose hooks can't be started, before anything depends on them.
+
+    An interpreter below the link CURRENT is looked for in RELEASE, where the link will lead.
+
+    :raises HookFailed: a hook is not executable, neither script nor program, or its interpreter is missing
+    """
+    for name in (PRE_INSTALL, POST_INSTALL):
+        hook = release / name
+        if not hook.exists():
+            continue
         with hook.open("rb") as file:
-            line = file.readline(200)
-        if line.startswith(b"#!"):
-            interpreter = os.fsdecode(line[2:].split()[0]) if line[2:].split() else "(none)"
-            return f"its interpreter {interpreter} is not on this device"
-        return "a program or library that it needs is not on this device"
-    if error.errno == errno.ENOEXEC:
+            line = file.readline(256)
+        if problem := _unusable(hook, line, release, current):
+            raise HookFailed(f"cannot install: its {name} can't be started: {problem}; "
+                             "correct it and pack again")
+
+
+def _unusable(hook: Path, line: bytes, release: Path, current: Path) -> str:
+    """Return why a hook that begins with LINE can't be started, or an empty text."""
+    if not os.access(hook, os.X_OK):
+        return "it has no x bit"
+    if line.startswith(b"\x7fELF"):
+        return ""
+    if not line.startswith(b"#!") or not line[2:].split():
         return "it is neither a program nor a script with #! in its first line"
-    return error.strerror or str(error)
+    interpreter = Path(os.fsdecode(line[2:].split()[0]))
+    there = release / interpreter.relative_to(current) if interpreter.is_relative_to(current) else interpreter
+    return "" if os.access(there, os.X_OK) else f"its interpreter {interpreter} is not on this device"
 
 
 def _follow(process: "subprocess.Popen[bytes]", name: str, deadline: float) -> list[str] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from fussy import bundle, checked, disk, enable, manifest, preflight, share, state, unpack
+from fussy import bundle, checked, disk, enable, hooks, manifest, preflight, share, state, unpack
 from fussy.errors import NoSpace
 from fussy.target import Target
 
@@ -33,6 +33,7 @@ def place(
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
                                               progress=progress)
         staged = target.staging / "tree"
+        hooks.check(staged, target.current)
         kept = staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes()
         release = _free_name(target, described.name)
         previous = target.current_release()

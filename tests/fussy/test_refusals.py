@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from fussy import frames, manifest, pieces, tree
-from fussy.errors import BadBundle, FussyError, Incompatible, NoSpace, SystemSetup, Untrusted
+from fussy.errors import BadBundle, FussyError, HookFailed, Incompatible, NoSpace, SystemSetup, Untrusted
 
 from .conftest import Keys
 from .firmware import Firmware
@@ -153,7 +153,7 @@ def more(*added: manifest.Entry) -> Callable[[manifest.Manifest], manifest.Manif
 LYING: dict[str, tuple[Callable[[manifest.Manifest], manifest.Manifest], str]] = {
     "other content": (with_entry(1, sha256="0" * 64), "not what the manifest says"),
     "other size": (with_entry(1, size=99), "not what the manifest says"),
-    "a file that is not there": (more(manifest.Entry(type="file", path="c", sha256="0" * 64)), "1 files of its manifest"),
+    "a file that is not there": (more(manifest.Entry(type="file", path="c", sha256="0" * 64)), "1 files of its"),
     "a file that is not listed": (lambda m: msgspec.structs.replace(m, entries=m.entries[:-1]), "does not list it"),
     "another name": (lambda m: msgspec.structs.replace(m, name="fw-3"), "manifest is of 'fw-3'"),
     "a newer format": (lambda m: msgspec.structs.replace(m, format=2), "install a newer fussy first"),
@@ -270,11 +270,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", mount], check=True)
 
 
+@pytest.mark.parametrize(("hook", "mode", "words"), [
+    ("#!/no/such/interpreter\n", 0o755, "its interpreter /no/such/interpreter is not on this device"),
+    ("#!/bin/sh\nexit 0\n", 0o644, "it has no x bit"),
+    ("no shebang\n", 0o755, "neither a program nor a script"),
+    ("", 0o755, "neither a program nor a script"),
+])
+@pytest.mark.parametrize("name", [".pre-install", ".post-install"])
+def test_a_hook_that_cannot_be_started(firmware: Firmware, name: str, hook: str, mode: int, words: str) -> None:
+    tree_of_two = firmware.tree("fw-2", {name: hook})
+    (tree_of_two / name).chmod(mode)
+    refused(firmware, firmware.pack_tree(tree_of_two), HookFailed, words)
+
+
 def test_too_little_space(firmware: Firmware, small_disk: Path) -> None:
     firmware.target = small_disk / "opt"
     firmware.install(firmware.pack("fw-a", {"a": os.urandom(3_000_000)}))
-    refused(firmware, firmware.pack("fw-b", {"a": os.urandom(9_000_000)}), NoSpace, r"it needs 1\d\.\d MB in .*are free")
-    refused(firmware, firmware.pack("fw-c", {f"f{i}": "" for i in range(500)}), NoSpace, r"it needs 501 inodes in .*are")
+    large, many = {"a": os.urandom(9_000_000)}, {f"f{i}": "" for i in range(500)}
+    refused(firmware, firmware.pack("fw-b", large), NoSpace, r"it needs 1\d\.\d MB in .* MB are free")
+    refused(firmware, firmware.pack("fw-c", many), NoSpace, r"it needs 501 inodes in .* are free")
     by_hand = firmware.pack_by_hand("fw-d", {"a": os.urandom(9_000_000)})
     refused(firmware, by_hand, NoSpace, "are free|is full")
     # what is shared needs no space
@@ -379,8 +393,8 @@ def test_a_state_that_cannot_be_read_is_put_aside(firmware: Firmware) -> None:
 def test_what_pack_refuses(tmp_path: Path, keys: Keys, arguments: list[str], words: str) -> None:
     for name in ("tree", "current", "-x"):
         (tmp_path / name).mkdir()
-    done = subprocess.run([sys.executable, "-m", "fussy", "pack", *arguments, "-o", "out"], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "GNUPGHOME": str(keys.home)})
+    done = subprocess.run([sys.executable, "-m", "fussy", "pack", *arguments, "-o", "out"], cwd=tmp_path,
+                          capture_output=True, text=True, env={**os.environ, "GNUPGHOME": str(keys.home)})
     assert done.returncode in (21, 40)
     assert done.stderr.startswith("fussy pack: cannot ") and done.stderr.count("\n") == 1
     assert words in done.stderr
