@@ -100,8 +100,8 @@ class Daemon:
 @contextlib.contextmanager
 def running(daemon: Daemon) -> Iterator[Daemon]:
     """Start a daemon, and end it afterwards."""
-    daemon.start()
     try:
+        daemon.start()
         yield daemon
     finally:
         if daemon.process is not None and daemon.process.poll() is None:

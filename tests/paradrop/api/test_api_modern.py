@@ -65,7 +65,7 @@ def test_the_life_of_a_chute(router: Router) -> None:
 def test_versions_and_rollback(router: Router) -> None:
     chute = router.store.add("hello", version=2, dockerfile="FROM busybox")
     assert problem(router.ask("POST", "/api/v1/chutes/hello/rollback"), 409)["detail"].startswith("cannot roll back")
-    chute.setCache("previous", {"descriptor": {"name": "hello", "version": 1}, "images": {}})
+    chute.setCache("previous", {"name": "hello", "version": 1})
     assert content(router.ask("GET", "/api/v1/chutes/hello/versions")) == [
         {"version": "2", "current": True}, {"version": "1", "current": False}]
     assert content(router.ask("POST", "/api/v1/chutes/hello/rollback"), 202)["kind"] == "rollback"

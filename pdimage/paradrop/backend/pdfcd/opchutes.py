@@ -165,7 +165,7 @@ def get_chute_log(call: Call) -> Text:
 def previous_descriptor(chute: Chute) -> dict[str, Any] | None:
     """Return the descriptor that the chute had before its last update, None if there is none."""
     previous = chute.getCache("previous")
-    return dict(previous["descriptor"]) if previous else None
+    return dict(previous) if previous else None
 
 
 def _simple(kind: str) -> Callable[[Call], Accepted]:

@@ -91,9 +91,9 @@ async def _watched(alive: Callable[[], bool]) -> AsyncIterator[None]:
     async def tell() -> None:
         assert every is not None
         while True:
+            await asyncio.sleep(every / 2)
             if alive():
                 notify("WATCHDOG=1")
-            await asyncio.sleep(every / 2)
 
     task = asyncio.create_task(tell()) if every else None
     try:

@@ -1,0 +1,159 @@
+"""The daemon with a real Docker engine: power cycles, kills, logs, and an engine that is not there."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from engine import Engine
+from process import PORT, Daemon, running
+
+pytestmark = pytest.mark.docker
+
+CHUTES = Path(__file__).resolve().parents[3] / "pdimage/chutes"
+THERE = ("localhost", str(PORT))
+PAGE = "http://127.0.0.1:9000/"
+
+
+@pytest.fixture
+def router(engine_of_session: Engine, tmp_path: Path) -> Daemon:
+    engine_of_session.clear()
+    return Daemon(tmp_path, engine_of_session)
+
+
+def containers(router: Daemon) -> list[str]:
+    assert router.engine
+    return sorted(name for item in router.engine.client.containers(all=True) for name in item["Names"])
+
+
+def stop_containers(router: Daemon) -> None:
+    """What a power cut does to containers, the engine being told not to start them again."""
+    assert router.engine
+    for item in router.engine.client.containers():
+        router.engine.client.kill(item["Id"])
+
+
+def test_chutes_come_back_after_a_power_cycle(router: Daemon) -> None:
+    with running(router):
+        router.paradrop("chute", "install", *THERE, "config.yaml", cwd=CHUTES / "hello-world")
+        router.kill()
+        stop_containers(router)
+        assert router.page(PAGE) is None
+        router.start()
+        router.await_page(PAGE)
+        assert containers(router) == ["/hello-world"]
+        changes = router.paradrop("router", "changes", *THERE)
+        assert "hello-world" not in changes, "nobody asked for the restart"
+        # a stop by the service manager, the engine going on, is no power cycle: the chute stays as it is
+        started = router.engine.client.inspect_container("hello-world")["State"]["StartedAt"]  # type: ignore[union-attr]
+        assert router.kill(signal.SIGTERM) == 0
+        router.start()
+        router.await_page(PAGE)
+        assert router.engine.client.inspect_container("hello-world")["State"]["StartedAt"] == started  # type: ignore[union-attr]
+        router.paradrop("chute", "stop", *THERE, "hello-world")
+        router.kill()
+        router.start()
+        time.sleep(1)
+        assert router.page(PAGE) is None, "a stopped chute stays stopped"
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.4, 0.8, 1.2, 1.8])
+def test_a_kill_at_any_moment_neither_loses_nor_doubles_a_chute(router: Daemon, delay: float) -> None:
+    with running(router):
+        command = subprocess.Popen(
+            [*router.prefix(), sys.executable, "-m", "paradrop.tools", "chute", "install", *THERE, "config.yaml"],
+            cwd=CHUTES / "hello-world", env=router.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True)
+        time.sleep(0.3 + delay)
+        router.kill()
+        output = command.communicate(timeout=30)[0]
+        assert command.returncode in (0, 4), output
+        assert "Traceback" not in output
+        router.start()
+        listed = json.loads(router.paradrop("chute", "list", *THERE, "--json"))
+        if command.returncode == 0 or listed:
+            assert [chute["name"] for chute in listed] == ["hello-world"]
+            router.await_page(PAGE)
+            assert containers(router) == ["/hello-world"]
+        else:
+            for _ in range(50):
+                if not containers(router):
+                    break
+                time.sleep(0.1)
+            assert containers(router) == []
+            router.paradrop("chute", "install", *THERE, "config.yaml", cwd=CHUTES / "hello-world")
+            router.await_page(PAGE)
+
+
+def test_logs_of_a_chute_end_with_their_readers(router: Daemon) -> None:
+    talker = {"name": "talker", "owner": "me", "dockerfile": {
+        "inline": "FROM busybox\nSTOPSIGNAL SIGKILL\n"
+                  "CMD i=0; while true; do echo line $i; i=$((i + 1)); sleep 0.1; done\n"}}
+    (router.home / "talker.json").write_text(json.dumps(talker))
+    with running(router):
+        router.paradrop("chute", "install", *THERE, "talker.json")
+        time.sleep(0.5)
+        assert router.paradrop("chute", "logs", *THERE, "talker").startswith("line 0\nline 1\n")
+        assert router.process
+        tasks = Path(f"/proc/{router.process.pid}/task")
+        before = len(list(tasks.iterdir()))
+        command = [*router.prefix(), sys.executable, "-m", "paradrop.tools", "chute", "logs", *THERE, "talker", "-f"]
+        readers = [subprocess.Popen([*command, "-n", "1"], env=router.environment, stdout=subprocess.PIPE, text=True)
+                   for _ in range(5)]
+        for reader in readers:
+            assert reader.stdout
+            assert reader.stdout.readline().startswith("line")
+            assert reader.stdout.readline().startswith("line")
+        assert len(list(tasks.iterdir())) > before
+        for reader in readers:
+            reader.kill()
+            reader.communicate()
+        for _ in range(100):
+            if len(list(tasks.iterdir())) <= before + 5:  # the HTTP side keeps a few idle threads for a while
+                break
+            time.sleep(0.1)
+        assert len(list(tasks.iterdir())) <= before + 5
+
+
+def test_without_an_engine_the_rest_goes_on(tmp_path: Path, engine_of_session: Engine) -> None:
+    router = Daemon(tmp_path, engine_of_session, settings={
+        "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock", "DOCKER_TIMEOUT": "2"})
+    with running(router):
+        began = time.monotonic()
+        output = router.paradrop("chute", "install", *THERE, "config.yaml", cwd=CHUTES / "hello-world", code=1)
+        assert output.splitlines()[-1].startswith("ERROR: Failed to install chute.(cannot reach the Docker engine")
+        assert time.monotonic() - began < 15
+        assert "chutes: none" in router.paradrop("router", "status", *THERE)
+
+
+def test_a_failed_build_says_why(router: Daemon) -> None:
+    broken = {"name": "broken", "owner": "me", "dockerfile": {"inline": "FROM busybox\nRUN false\n"}}
+    (router.home / "broken.json").write_text(json.dumps(broken))
+    with running(router):
+        output = router.paradrop("chute", "install", *THERE, "broken.json", code=1)
+        assert "RUN false" in output
+        assert output.splitlines()[-1].startswith("ERROR: Failed to install chute.(Building docker image failed; "
+                                                  "check your Dockerfile for errors.")
+        output = router.paradrop("chute", "stop", *THERE, "nobody", code=1)
+        assert output.splitlines()[-1] == "ERROR: Failed to stop chute.(No chute found with id: nobody)"
+
+
+def test_update_and_rollback(router: Daemon) -> None:
+    with running(router):
+        for version in (1, 2):
+            config = {"name": "greeter", "owner": "me", "version": version,
+                      "host_config": {"port_bindings": {80: 9000}}, "dockerfile": {
+                          "inline": f"FROM busybox\nRUN mkdir -p /www && echo {version} > /www/index.html\n"
+                                    "STOPSIGNAL SIGKILL\nCMD httpd -f -p 80 -h /www\n"}}
+            (router.home / "config.yaml").write_text(json.dumps(config))
+            router.paradrop("chute", "install" if version == 1 else "update", *THERE, "config.yaml")
+        assert router.await_page(PAGE) == "2\n"
+        output = router.paradrop("chute", "rollback", *THERE, "greeter")
+        assert output.splitlines()[0] == "Rolling back chute..."
+        assert output.splitlines()[-1] == "Chute greeter rollback success"
+        assert router.await_page(PAGE) == "1\n"
+        router.paradrop("chute", "restart", *THERE, "greeter")
+        assert router.await_page(PAGE) == "1\n"
