@@ -30,6 +30,8 @@ from fussy import errors
 
 log = logging.getLogger(__name__)
 
+_ATTEMPTS = 100
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -99,7 +101,7 @@ def _identity() -> tuple[int, int]:
 
 def _take(filename: str) -> int:
     """Return a descriptor of FILENAME that holds its lock."""
-    while True:
+    for _ in range(_ATTEMPTS):
         descriptor = _open(filename)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,6 +117,7 @@ def _take(filename: str) -> int:
             raise
         # Somebody deleted the file after we had opened it: the lock of a file without a name keeps nobody out.
         os.close(descriptor)
+    raise _refusal(filename, "it is deleted again and again")
 
 
 def _open(filename: str) -> int:

@@ -254,6 +254,18 @@ def test_a_lock_file_deleted_meanwhile_is_not_locked(path: Path, monkeypatch: py
         assert not is_free(path)
 
 
+def test_a_lock_file_that_never_stays_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.lstat
+
+    def unlinking(name: str) -> os.stat_result:
+        path.unlink(missing_ok=True)
+        return real(name)
+
+    monkeypatch.setattr("fussy.cronlock.os.lstat", unlinking)
+    with pytest.raises(errors.SystemSetup, match="deleted again and again"), cronlock.Lock(path):
+        pass
+
+
 def test_planted_files_are_refused(path: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")

@@ -205,6 +205,15 @@ def test_hard_links(machine: Machine) -> None:
     assert machine.links()["hosts"] == "hosts"
 
 
+def test_one_way_replaces_another(machine: Machine) -> None:
+    (machine.source / "directory").symlink_to("dnsmasq")
+    ways: list[dict[str, bool]] = [{}, {"symbolic": False}, {"copy": True}, {}]
+    for way in ways:
+        assert f"{machine.etc}/hosts" in link_tree(machine.source, machine.etc, **way).made
+        assert (machine.etc / "directory" / "dns").read_text() == "1"
+        assert link_tree(machine.source, machine.etc, **way).made == []
+
+
 def test_hard_links_to_another_file_system_are_refused(machine: Machine) -> None:
     place = Path("/dev/shm")
     if not place.is_dir() or place.stat().st_dev == machine.etc.stat().st_dev:
@@ -271,6 +280,15 @@ def test_prune_removes_what_the_release_has_dropped(machine: Machine) -> None:
     assert done.removed == [f"{machine.etc}/dnsmasq/dhcp", f"{machine.etc}/dnsmasq/dns"]
     assert machine.links() == {"hosts": "hosts", "fresh": "fresh", "own": "gone", "broken": "/nowhere"}
     assert (machine.etc / "dnsmasq").is_dir()  # it may belong to somebody else
+
+
+def test_prune_removes_nothing_inside_the_release(machine: Machine) -> None:
+    release = machine.release("firmware-2", hosts="2")
+    write(release, {"share__other": "2"})
+    (release / "share" / "dhcp").symlink_to(machine.source / "dnsmasq" / "dhcp")
+    (machine.etc / "dnsmasq").symlink_to(machine.target / "current" / "share")
+    assert link_tree(machine.source, machine.etc, prune=True).removed == []
+    assert (release / "share" / "dhcp").is_symlink()
 
 
 def test_prune_without_a_release_beside(tmp_path: Path) -> None:
