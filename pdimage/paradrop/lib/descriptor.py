@@ -18,21 +18,17 @@ from paradrop.lib.errors import DescriptorError
 __all__ = ["Interface", "Service", "Specification", "convert", "mistakes", "parse"]
 
 
-def parse(source: Mapping[str, Any]) -> Specification:
+def parse(source: Mapping[str, Any], complete: bool = True) -> Specification:
     """Return what a descriptor says.
 
     Args:
         source: the content of the file, or of a request's ``config``. It is not changed.
+        complete: False does not ask for what the chute is built from; its networks and rules can do without.
 
     Raises:
         DescriptorError: with all mistakes, each as ``path: what is wrong``.
     """
-    try:
-        content = marshal.dumps(cast(Any, source), 2)
-    except ValueError:  # it holds more than JSON can, such as the dates that YAML makes
-        found, wrong = _read(source)
-    else:
-        found, wrong = _read_once(content)
+    found, wrong = _read(source, complete)
     if wrong:
         raise DescriptorError(wrong)
     return found
@@ -40,7 +36,7 @@ def parse(source: Mapping[str, Any]) -> Specification:
 
 def mistakes(source: Mapping[str, Any]) -> list[str]:
     """Return all mistakes of a descriptor, each as ``path: what is wrong``; none means that it can be used."""
-    return _read(source)[1]
+    return list(_read(source, True)[1])
 
 
 def convert(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,28 +48,26 @@ def convert(source: Mapping[str, Any]) -> dict[str, Any]:
     return parse(source).document()
 
 
-def networks(source: Mapping[str, Any]) -> tuple[Interface, ...]:
-    """Return the interfaces of a descriptor that may be incomplete, as that of a chute to be stopped is: none then.
+Reading = tuple[Specification, list[str]]
 
-    Raises:
-        DescriptorError: there are networks and they are wrong.
-    """
-    return parse(source).interfaces if source.get("services") or _config(source).get("net") else ()
+
+def _read(source: Mapping[str, Any], complete: bool) -> Reading:
+    try:
+        content = marshal.dumps(cast(Any, source), 2)
+    except ValueError:  # it holds more than JSON can, such as the dates that YAML makes
+        return _read_anew(source, complete)
+    return _read_once(content, complete)
 
 
 @lru_cache(maxsize=256)
-def _read_once(content: bytes) -> tuple[Specification, list[str]]:
+def _read_once(content: bytes, complete: bool) -> Reading:
     """Read a descriptor that was made bytes, once: each update looks at the descriptors of all chutes."""
-    return _read(marshal.loads(content))
+    return _read_anew(marshal.loads(content), complete)
 
 
-def _config(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    config = source.get("config")
-    return config if isinstance(config, Mapping) else source
-
-
-def _read(source: Mapping[str, Any]) -> tuple[Specification, list[str]]:
+def _read_anew(source: Mapping[str, Any], complete: bool) -> Reading:
     wrong: list[str] = []
     top = Fields(source, "", wrong)
-    found = descriptorservices.read(top) if "services" in top else descriptor2015.read(top)
-    return found, wrong
+    if "services" in top:
+        return descriptorservices.read(top), wrong
+    return descriptor2015.read(top, complete), wrong

@@ -17,8 +17,14 @@ _LOGICAL_NAME = (max_bytes(10), matches(r"[A-Za-z0-9_.-]+", "letters, digits and
 _TYPES = ("wan", "lan", "wifi", "vlan")
 
 
-def read(top: Fields) -> Specification:
+# Any of these says, maybe by a default, what the chute is built from
+_ORIGINS = ("dockerfile", "download", "external_image", "source", "type", "use", "image", "config")
+
+
+def read(top: Fields, complete: bool) -> Specification:
     """Return what a descriptor of this form says; mistakes are noted in the fields."""
+    if complete and not any(key in top for key in _ORIGINS):
+        top.wrong("dockerfile", "missing; say what the chute is built from")
     config = top.fields("config") if "config" in top else top
     holder = {key: top if key in top or config is top else config for key in ("name", "version", "owner", "date")}
     service = _service(top, config)
@@ -86,8 +92,6 @@ def _origin(top: Fields, config: Fields) -> dict[str, Any]:
     if external or image:
         return {**origin, "type": "image" if origin["dockerfile"] is None else origin["type"],
                 "image": external or image}
-    if kind is None and config is top and not origin["download"] and "dockerfile" not in config:
-        config.wrong("dockerfile", "missing; say what the chute is built from")
     return origin
 
 

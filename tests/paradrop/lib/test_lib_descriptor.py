@@ -52,9 +52,10 @@ def test_the_dockerfile_may_be_text_on_the_wire() -> None:
     assert (service.type, service.dockerfile) == ("inline", "FROM scratch\n")
 
 
-@pytest.mark.parametrize("source", [{"name": "ab"}, {"name": "ab", "net": {}}])
-def test_a_chute_to_be_stopped_has_no_networks(source: dict[str, Any]) -> None:
-    assert descriptor.networks(source) == ()
+def test_networks_can_do_without_what_the_chute_is_built_from() -> None:
+    source = {"name": "ab", "net": {"w": {"type": "wifi", "intfName": "wlan0", "ssid": "x"}}}
+    assert descriptor.mistakes(source) == ["dockerfile: missing; say what the chute is built from"]
+    assert len(descriptor.parse(source, complete=False).interfaces) == 1
 
 
 @pytest.mark.parametrize(("ssid", "mistake"), [

@@ -227,7 +227,7 @@ class TestDevices:
     def test_a_lan_device_has_one_owner(self, router: Router) -> None:
         chute = {"dockerfile": "FROM x", "net": {"port": {"type": "lan", "intfName": "lan0"}}}
         router.update({"name": "one", **chute})
-        assert router.interfaces("one")[0]["externalIntf"] == "eth1"
+        assert router.interfaces("one")[0]["link"] == "eth1"
         with pytest.raises(ConflictError, match="net.port: no LAN device is left beside one"):
             router.update({"name": "two", **chute})
         router.update({"name": "one"}, "delete")

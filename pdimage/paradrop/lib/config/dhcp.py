@@ -16,7 +16,7 @@ def getVirtDHCPSettings(update: Update) -> None:
     """Store in the cache key virtDHCPSettings the sections for the networks that have ``dhcp``."""
     sections: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for one in interfaces(update.new):
-        if "dhcp" in one and "subnet" in one:
+        if "dhcp" in one and "externalIpaddr" in one:
             sections += _sections(update.name, one)
     update.new.setCache("virtDHCPSettings", sections)
 
@@ -36,8 +36,8 @@ def _sections(chute: str, one: Interface) -> list[tuple[dict[str, Any], dict[str
     wanted = one["dhcp"]
     directory = Path(settings.EXTERNAL_SYSTEM_DIR.format(chute=chute))
     server: dict[str, Any] = {"leasefile": str(directory / f"dnsmasq-{one['name']}.leases")}
-    uciutils.setList(server, "interface", [one["network"]])
-    ranges: dict[str, Any] = {"interface": one["network"]}
+    uciutils.setList(server, "interface", [one["externalIntf"]])
+    ranges: dict[str, Any] = {"interface": one["externalIntf"]}
     if wanted["relay"]:
         uciutils.setList(ranges, "relay", wanted["relay"])
     else:
@@ -48,4 +48,5 @@ def _sections(chute: str, one: Interface) -> list[tuple[dict[str, Any], dict[str
         uciutils.setList(server, "server", wanted["dns"])
     elif wanted["dns"]:
         uciutils.appendListItem(ranges, "dhcp_option", "option:dns-server," + ",".join(wanted["dns"]))
-    return [({"type": "dnsmasq", "name": one["network"]}, server), ({"type": "dhcp", "name": one["network"]}, ranges)]
+    name = one["externalIntf"]
+    return [({"type": "dnsmasq", "name": name}, server), ({"type": "dhcp", "name": name}, ranges)]

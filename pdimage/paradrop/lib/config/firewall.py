@@ -26,10 +26,10 @@ def getOSFirewallRules(update: Update) -> None:
     """Store in the cache key osFirewallRules what must be there for the chute's networks to function at all."""
     sections: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for one in interfaces(update.new):
-        if "subnet" in one:
-            options: dict[str, Any] = {"name": one["network"], "input": "ACCEPT", "forward": "REJECT",
+        if "externalIpaddr" in one:
+            options: dict[str, Any] = {"name": one["externalIntf"], "input": "ACCEPT", "forward": "REJECT",
                                        "output": "ACCEPT", "masq": "0"}
-            uciutils.setList(options, "network", [one["network"]])
+            uciutils.setList(options, "network", [one["externalIntf"]])
             sections.append(({"type": "zone"}, options))
     update.new.setCache("osFirewallRules", sections)
 
@@ -46,7 +46,7 @@ def getDeveloperFirewallRules(update: Update) -> None:
     """
     rules: tuple[Redirect, ...] = ()
     if update.updateType not in WITHOUT_NETWORKS and update.new.descriptor.keys() & {"firewall", "config"}:
-        rules = descriptor.parse(update.new.descriptor).firewall
+        rules = descriptor.parse(update.new.descriptor, complete=False).firewall
     update.new.setCache("developerFirewallRules", [_redirect(update, rule) for rule in rules])
 
 

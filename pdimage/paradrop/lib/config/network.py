@@ -39,7 +39,7 @@ def getNetworkConfig(update: Update) -> None:
         update.new.setCache("networkInterfaces", [])
         update.new.setCache("networkReservations", before)
         return
-    specification = descriptor.parse(update.new.descriptor)
+    specification = descriptor.parse(update.new.descriptor, complete=False)
     conflicts.refuse(specification, _specifications(update))
     found = place(update.name, specification, before, _facts(update)) if specification.interfaces else []
     update.new.setCache("networkInterfaces", found)
@@ -48,7 +48,8 @@ def getNetworkConfig(update: Update) -> None:
 
 def getOSNetworkConfig(update: Update) -> None:
     """Store in the cache key osNetworkConfig the ``interface`` sections that the router needs."""
-    update.new.setCache("osNetworkConfig", [_section(one) for one in interfaces(update.new) if "network" in one])
+    update.new.setCache("osNetworkConfig", [_section(one) for one in interfaces(update.new)
+                                            if one["netType"] != "wan"])
 
 
 def getVirtNetworkConfig(update: Update) -> None:
@@ -82,14 +83,16 @@ def interfaceDefsEqual(iface1: Mapping[str, Any], iface2: Mapping[str, Any]) -> 
 
 
 def _section(one: Interface) -> tuple[dict[str, Any], dict[str, Any]]:
-    title = {"type": "interface", "name": one["network"]}
-    if "bridge" not in one:
-        return title, {"proto": "dhcp" if one.get("mode") == "sta" else "none", "ifname": one["externalIntf"]}
-    options = {"proto": "static", "ipaddr": one["externalIpaddr"], "netmask": one["netmask"], "type": "bridge",
-               "bridge_empty": "1"}
-    if one["netType"] != "wifi":
-        options["ifname"] = one["externalIntf"]  # hostapd puts its own interfaces into the bridge
-    return title, options
+    options = {"proto": "dhcp" if one.get("mode") == "sta" else "none"}
+    if "externalIpaddr" in one:
+        options = {"proto": "static", "ipaddr": one["externalIpaddr"], "netmask": one["netmask"]}
+    if "bridge" in one:
+        options |= {"type": "bridge", "bridge_empty": "1"}
+    if "link" in one:
+        options["ifname"] = one["link"]
+    elif "bridge" not in one:
+        options["ifname"] = one["externalIntf"]  # into a bridge, hostapd puts it itself
+    return {"type": "interface", "name": one["externalIntf"]}, options
 
 
 def _specifications(update: Update) -> list[Specification]:
@@ -97,7 +100,7 @@ def _specifications(update: Update) -> list[Specification]:
     found = []
     for chute in others(update.chuteStor, update.name):
         try:
-            found.append(descriptor.parse(chute.descriptor))
+            found.append(descriptor.parse(chute.descriptor, complete=False))
         except DescriptorError as error:
             log.warning("%s: %s", chute, error.message)
     return found
@@ -107,7 +110,7 @@ def _facts(update: Update) -> Facts:
     found: dict[str, list[dict[str, str]]] = update.new.getCache("networkDevices") or devices.systemDevices()
     taken = tuple((str(chute.name), one) for chute in others(update.chuteStor, update.name) for one in reserved(chute))
     own = {one.get(key) for one in [*(one for _, one in taken), *reserved(update.old)]
-           for key in ("bridge", "externalIntf") if one["netType"] != "wan"}
+           for key in ("bridge", "externalIntf", "link") if one["netType"] != "wan"}
     routes = [route for route in devices.routes()
               if route.network.prefixlen >= _WIDEST_PREFIX and route.ifname not in own]
     uplinks = {device["ifname"] for device in found["wan"]}

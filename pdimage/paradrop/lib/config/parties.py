@@ -45,11 +45,12 @@ class Interface(TypedDict):
 
     ::
 
-        clients ~~ externalIntf (access point, or LAN device) -- bridge, externalIpaddr -- internalIntf, internalIpaddr
-                                                              (router)                              (chute)
+        clients ~~ access point externalIntf, or link -- bridge, externalIpaddr -- internalIntf, internalIpaddr
+                                                        (router)                  (chute)
 
-    The chute's end is a port of the bridge, not a macvlan child of externalIntf: the router could not reach such a
-    child, and redirects go from the router to the chute.
+    externalIntf is also what the sections of the UCI files are called by. The chute's end is a port of the bridge, not
+    a macvlan child of externalIntf: the router could not reach such a child, and redirects go from the router to the
+    chute.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Interface(TypedDict):
     device: str
     externalIntf: str
     mode: NotRequired[str]
-    network: NotRequired[str]
+    link: NotRequired[str]
     bridge: NotRequired[str]
     extIntfPrefix: NotRequired[str]
     extIntfNumber: NotRequired[int]

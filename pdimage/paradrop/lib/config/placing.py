@@ -158,23 +158,22 @@ def _name(chute: str, record: Interface, wanted: chutespec.Interface, previous: 
     if number is None or number in pool.used:
         number = pool.next()
     record["extIntfPrefix"], record["extIntfNumber"] = prefix, number
-    record["network"] = f"{prefix}{number:04x}"
-    if wanted.type == "wifi":
-        record["externalIntf"] = record["network"]
-    else:
-        link = facts.links.get(record["device"], record["device"])
-        record["externalIntf"] = f"{link}.{wanted.vlan_id}" if wanted.type == "vlan" else link
-        _refuse_taken_link(wanted, record, users)
+    record["externalIntf"] = f"{prefix}{number:04x}"
+    if wanted.type != "wifi":
+        record["link"] = _link(wanted, facts.links.get(record["device"], record["device"]), users)
     if record.get("mode") not in ("sta", "monitor"):
-        record["bridge"] = f"br-{record['network']}"
+        record["bridge"] = f"br-{record['externalIntf']}"
 
 
-def _refuse_taken_link(wanted: chutespec.Interface, record: Interface, users: list[tuple[str, Interface]]) -> None:
-    if len(record["externalIntf"].encode()) > 15:
-        raise ParadropError(f"cannot make {record['externalIntf']}: the name is longer than 15 bytes")
+def _link(wanted: chutespec.Interface, device: str, users: list[tuple[str, Interface]]) -> str:
+    """Return the link of a LAN device, or the VLAN on it."""
+    link = f"{device}.{wanted.vlan_id}" if wanted.type == "vlan" else device
+    if len(link.encode()) > 15:
+        raise ParadropError(f"cannot make {link}: the name is longer than 15 bytes")
     for owner, one in users:
-        if one["externalIntf"] == record["externalIntf"]:
-            raise ConflictError([f"{wanted.path}: {record['externalIntf']} belongs to {owner}"])
+        if one.get("link") == link:
+            raise ConflictError([f"{wanted.path}: {link} belongs to {owner}"])
+    return link
 
 
 def _subnet(chute: str, wanted: chutespec.Interface, previous: Interface | None,

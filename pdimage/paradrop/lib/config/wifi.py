@@ -20,9 +20,9 @@ def setOSWirelessConfig(update: Update) -> bool:
 
 def _section(one: Interface) -> tuple[dict[str, Any], dict[str, Any]]:
     # The ifname is said because the network is a bridge, and has another
-    options = {**one.get("options", {}), "device": one["device"], "network": one["network"],
+    options = {**one.get("options", {}), "device": one["device"], "network": one["externalIntf"],
                "mode": one.get("mode", "ap"), "ifname": one["externalIntf"]}
     for key in ("ssid", "encryption", "key"):
         if value := one.get(key):
             options[key] = str(value)
-    return {"type": "wifi-iface", "name": one["network"]}, options
+    return {"type": "wifi-iface", "name": one["externalIntf"]}, options
