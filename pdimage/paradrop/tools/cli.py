@@ -31,7 +31,7 @@ _tail = click.option("-n", "--lines", type=click.IntRange(0, 10000), default=200
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("paradrop", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-v", "--verbose", is_flag=True, help="Show every line of progress, also on a terminal.")
 @click.option("--token", envvar="PARADROP_TOKEN", help="Token to prove who asks (also PARADROP_TOKEN).")
 @click.version_option(fussy.__version__, prog_name="paradrop")
