@@ -19,7 +19,7 @@ from typing import Any
 import docker
 import pytest
 
-from paradrop.backend.fc import chutestorage, configurer, journal, reconcile
+from paradrop.backend.fc import chutestorage, configurer, journal, reconcile, updateObject
 from paradrop.backend.pdconfd.config.manager import ConfigManager
 from paradrop.backend.pdconfd.main import ConfigService
 from paradrop.lib import settings
@@ -193,7 +193,7 @@ def engine(engine_of_session: Engine, home: Path) -> Iterator[Engine]:
 
 @dataclass
 class Router:
-    """A router with its engine, pdconfd and chute store, all real; a LAN device ``lan0`` is there for chutes."""
+    """A router with its engine, pdconfd and chute store, all real; ``wan0`` leads out, and ``lan0`` is there for chutes."""
 
     engine: Engine
     home: Path
@@ -248,7 +248,7 @@ class Router:
                             if not link["ifname"].startswith("veth")),
             "rules": [re.sub(r"172\.31\.\d+\.\d+", "ADDRESS", line) for table in ("filter", "nat")
                       for line in self.engine.run("iptables", "-t", table, "-S").splitlines()],
-            "files": {path.name: path.read_text() for path in Path(settings.UCI_CONFIG_DIR).glob("*")},
+            "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("*") if (text := path.read_text())},
             "store": chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList),
             "disk": Path(settings.FC_CHUTESTORAGE_SAVE_PATH).read_bytes()
             if chutestorage.ChuteStorage.chuteList else None,
@@ -270,20 +270,27 @@ class Router:
 @pytest.fixture
 def router(engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     """A router without chutes."""
-    engine.run("ip", "link", "add", "name", "lan0", "type", "veth", "peer", "name", "lan0peer")
-    engine.run("ip", "link", "set", "dev", "lan0peer", "up")
-    for name, values in {"lan0": {"ifindex": "2", "address": "02:00:00:00:00:01"}}.items():
+    for number, name in enumerate(("wan0", "lan0")):
+        engine.run("ip", "link", "add", "name", name, "type", "veth", "peer", "name", f"{name}peer")
+        engine.run("ip", "link", "set", "dev", name, "up")
+        engine.run("ip", "link", "set", "dev", f"{name}peer", "up")
         (home / "sys" / name).mkdir(parents=True)
-        for attribute, value in values.items():
-            (home / "sys" / name / attribute).write_text(value)
+        (home / "sys" / name / "ifindex").write_text(str(number + 2))
+        (home / "sys" / name / "address").write_text(f"02:00:00:00:00:0{number}")
+    engine.run("ip", "address", "add", "192.0.2.1/24", "dev", "wan0")
+    engine.run("ip", "route", "add", "default", "via", "192.0.2.254")
     monkeypatch.setattr(devices, "SYS_NET", home / "sys")  # the kernel's own shows another namespace
     chutestorage.ChuteStorage.chuteList = {}
     manager = ConfigManager(settings.PDCONFD_WRITE_DIR)
     monkeypatch.setattr(ConfigService, "configManager", manager)
+    boot = updateObject.UpdateObject({"updateClass": "ROUTER", "name": settings.RESERVED_CHUTE})
+    devices.getSystemDevices(boot)
+    devices.setSystemDevices(boot)
     manager.loadConfig()
     yield Router(engine, home)
     engine.clear()
     assert ConfigService.configManager is not None
     ConfigService.configManager.unload()
-    engine.run("ip", "link", "delete", "dev", "lan0")
+    for name in ("wan0", "lan0"):
+        engine.run("ip", "link", "delete", "dev", name)
     chutestorage.ChuteStorage.chuteList = {}

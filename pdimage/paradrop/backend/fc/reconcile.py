@@ -6,6 +6,7 @@ works, or is somebody else's, is touched. Everything here may be cut short too a
 """
 
 import logging
+import shutil
 
 from paradrop.backend.fc import journal
 from paradrop.backend.fc.chutestorage import ChuteStorage
@@ -21,21 +22,22 @@ log = logging.getLogger(__name__)
 
 def reconcile(storage: ChuteStorage) -> bool:
     """Set right what the journal names. Return False if something could not be; it stays in the journal then."""
-    names = journal.unfinished()
+    entries = journal.unfinished()
+    names = sorted(entries)
     if not names:
         return True
     if storage.unreadable:
         log.error("an update of %s was cut short, but the chute store cannot be read; nothing is set right",
-                  ", ".join(sorted(names)))
+                  ", ".join(names))
         return False
-    log.warning("an update of %s was cut short; setting it right", ", ".join(sorted(names)))
+    log.warning("an update of %s was cut short; setting it right", ", ".join(names))
     if osconfig.reconcile(storage.getChuteList(), names) and settings.PDCONFD_ENABLED:
         client.reloadAll()
     good = True
-    for name in sorted(names):
+    for name in names:
         try:
-            _restore_directories(name, storage.getChute(name))
             _restore_containers(name, storage)
+            _restore_directories(name, storage.getChute(name), entries[name])
             journal.end(name)
         except ParadropError as error:
             log.error("cannot set right the chute %s: %s", name, error.message)
@@ -43,9 +45,11 @@ def reconcile(storage: ChuteStorage) -> bool:
     return good
 
 
-def _restore_directories(name: str, chute: Chute | None) -> None:
+def _restore_directories(name: str, chute: Chute | None, made: list[str]) -> None:
     if chute is None:
         dockerconfig.removeVolumeDirs(name)
+        for directory in made:
+            shutil.rmtree(directory, ignore_errors=True)
     else:
         dockerconfig.bringBackVolumeDirs(name)
 

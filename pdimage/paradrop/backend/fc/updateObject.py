@@ -21,6 +21,7 @@ from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.lib import settings
 from paradrop.lib.chute import Chute
 from paradrop.lib.errors import ParadropError
+from paradrop.lib.utils.dockerspec import data_dir, system_dir
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,9 @@ class UpdateChute(UpdateObject):
 
     def execute(self) -> None:
         """Do as every update does, with the chute's name in the journal meanwhile."""
-        journal.begin(self.name)
+        directories = [] if self.old else [path for path in (data_dir(self.name), system_dir(self.name))
+                                           if not Path(path).exists()]
+        journal.begin(self.name, directories)
         super().execute()
         if not self.inconsistent:
             journal.end(self.name)
