@@ -80,11 +80,12 @@ def connect(one: Namespace, link: str, other: Namespace, far: str) -> None:
 
 _SERVER = """
 import socket, sys
-server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+server = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family)
 print("ready", flush=True)
 while True:
-    connection, (peer, _) = server.accept()
-    connection.sendall(f"{sys.argv[3]} sees {peer}".encode())
+    connection, peer = server.accept()
+    connection.sendall(f"{sys.argv[3]} sees {peer[0]}".encode())
     connection.close()
 """
 

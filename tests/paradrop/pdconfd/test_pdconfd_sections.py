@@ -310,6 +310,29 @@ def test_an_access_point_on_the_radio_itself(dry: ConfigManager, write: Write) -
     assert not any(command.startswith("iw") for command in done) and done[-1].startswith("hostapd")
 
 
+def test_an_access_point_of_a_chute_is_put_into_its_bridge(dry: ConfigManager, write: Write) -> None:
+    done = commands(dry, write, """
+config interface vwlan0001 #chute
+    option proto static
+    option type bridge
+    option bridge_empty 1
+    option ipaddr 192.168.200.1
+    option netmask 255.255.255.0
+config wifi-device wifi020304050607
+    option type auto
+    option ifname wlan0
+    option phy phy0
+config wifi-iface vwlan0001 #chute
+    option device wifi020304050607
+    option network vwlan0001
+    option ifname vwlan0001
+""")
+    assert done[:2] == ["ip link add name br-vwlan0001 type bridge",
+                        "iw phy phy0 interface add vwlan0001 type __ap"]
+    assert "ip addr add 192.168.200.1/255.255.255.0 dev br-vwlan0001" in done
+    assert {"interface=vwlan0001", "bridge=br-vwlan0001", "ssid=Paradrop"} <= set(daemon_text(dry).splitlines())
+
+
 def test_a_radio_known_by_its_phy(dry: ConfigManager, write: Write) -> None:
     done = commands(dry, write, WIFI.replace("auto\n", "auto\n    option phy phy3\n    option txpower 20\n"))
     assert "iw phy phy3 interface add vwlan0.0001 type __ap" in done

@@ -127,9 +127,9 @@ def run_pdconfd(dbus: bool = False) -> None:
     configuration has been taken back: a daemon that starts again over what it left finds a mess. Call it from the main
     thread.
     """
+    listening = listen(dbus=dbus)
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    listening = listen(dbus=dbus)
     try:
         listening.manager.loadConfig()
         ended.wait()
@@ -146,5 +146,12 @@ def run_thread(manager: ConfigManager | None = None, dbus: bool = False) -> List
     (waitSystemUp waits for it). The result's close() ends the service.
     """
     listening = listen(manager, dbus)
-    threading.Thread(target=listening.manager.loadConfig, name="pdconfd", daemon=True).start()
+    threading.Thread(target=_first_load, args=[listening.manager], name="pdconfd", daemon=True).start()
     return listening
+
+
+def _first_load(manager: ConfigManager) -> None:
+    try:
+        manager.loadConfig()
+    except Exception:
+        log.exception("cannot load the configuration")

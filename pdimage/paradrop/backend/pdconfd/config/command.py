@@ -58,15 +58,19 @@ class Command:
     def execute(self, runner: Runner | None = None) -> bool:
         """Do it and return whether it succeeded. Failures are kept in ``result``, never raised."""
         runner = runner or Runner()
-        if self.parent is not None:
-            self.parent.executed.append(self)
         try:
             done = runner.perform(self.effect)
         except (OSError, TimeoutError) as error:
-            self.result, self.said = error, str(error)
-            return False
-        self.result, self.pid, self.said = done.status, done.pid, done.errors.strip()
+            self.finish(error, None, str(error))
+        else:
+            self.finish(done.status, done.pid, done.errors.strip())
         return self.success()
+
+    def finish(self, result: int | Exception, pid: int | None, said: str) -> None:
+        """Keep the outcome."""
+        self.result, self.pid, self.said = result, pid, said
+        if self.parent is not None:
+            self.parent.executed.append(self)
 
     def learn(self, runner: Runner) -> None:
         """Find out, before it is executed, what will undo it; a failure to find out becomes its result."""
@@ -77,8 +81,7 @@ class Command:
 
     def success(self) -> bool:
         """Returns True if the command was successfully executed."""
-        return self.result == 0 or (isinstance(self.result, int) and isinstance(self.effect, Run)
-                                    and self.effect.may_fail)
+        return self.result == 0
 
     @property
     def failed(self) -> bool:

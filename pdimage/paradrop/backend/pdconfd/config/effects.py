@@ -9,11 +9,11 @@ from typing import TypeAlias
 from msgspec import Struct
 
 
-class Run(Struct, frozen=True, tag="run"):
-    """Run a program and wait for it. With may_fail a failure is logged and counts as success."""
+class Run(Struct, frozen=True, tag="run", omit_defaults=True):
+    """Run a program and wait for it; ``stdin`` is what it reads."""
 
     argv: tuple[str, ...]
-    may_fail: bool = False
+    stdin: str = ""
 
 
 class RunAll(Struct, frozen=True, tag="all"):

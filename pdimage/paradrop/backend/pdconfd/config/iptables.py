@@ -11,6 +11,7 @@ What accepts is inserted near the top of its chain and policies are appended at 
 order sections are applied.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from paradrop.backend.pdconfd.config.command import Command
@@ -50,7 +51,7 @@ def rule(program: str, table: str, chain: str, words: Sequence[str], comment: st
         shared: see Step.
     """
     body = (*words, "--match", "comment", "--comment", comment[:255])
-    start = (program, "--wait", "5", "--table", table)
+    start = _start(program, table)
     add = ("--append", chain) if append else ("--insert", chain, *_TOP.get(chain, ()))
     return Step(Command.PRIO_ADD_IPTABLES, Run((*start, *add, *body)), Run((*start, "--delete", chain, *body)),
                 shared=shared)
@@ -58,7 +59,7 @@ def rule(program: str, table: str, chain: str, words: Sequence[str], comment: st
 
 def chains(program: str) -> Iterator[Step]:
     """Yield the steps that make our chains in the filter table and enter them."""
-    start = (program, "--wait", "5", "--table", "filter")
+    start = _start(program, "filter")
     for parent, chain in (("INPUT", INPUT), ("FORWARD", FORWARD), ("OUTPUT", OUTPUT)):
         yield Step(Command.PRIO_ADD_IPTABLES, Run((*start, "--new-chain", chain)),
                    Run((*start, "--delete-chain", chain)), shared=True)
@@ -96,3 +97,41 @@ def match(option: str, value: str | None) -> tuple[str, ...]:
 def ports(option: str, value: str | None) -> tuple[str, ...]:
     """Return the words that match a port or a range of ports, ``8000-8080`` or ``8000:8080``."""
     return match(option, value.replace("-", ":") if value else None)
+
+
+def is_rule(command: Command) -> bool:
+    """Return whether a command is about the packet filter."""
+    return command.effect.argv[0] in (IPV4, IPV6)
+
+
+def together(commands: Sequence[Command]) -> list[tuple[Run, list[Command]]]:
+    """Return few effects that do what many commands about the packet filter do, each with the commands it stands for.
+
+    Each effect is one table's, so the kernel takes it as a whole or not at all. One program that reads a thousand rules
+    takes as long as three that bring one each.
+    """
+    tables: dict[tuple[str, str], list[Command]] = defaultdict(list)
+    for command in commands:
+        program, _, _, _, table, *_ = command.effect.argv
+        tables[program, table].append(command)
+    return [(Run((f"{program}-restore", "--noflush", "--wait", "5"), _text(table, found)), found)
+            for (program, table), found in tables.items()]
+
+
+def _text(table: str, commands: Sequence[Command]) -> str:
+    lines = (" ".join(map(_quote, command.effect.argv[_WORDS_BEFORE:])) for command in commands)
+    return "\n".join([f"*{table}", *lines, "COMMIT", ""])
+
+
+def _quote(word: str) -> str:
+    """Return a word as iptables-restore reads it; line ends cannot be in one, see base._text."""
+    if word and all(letter.isalnum() or letter in "-_.,:/!+=" for letter in word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _start(program: str, table: str) -> tuple[str, ...]:
+    return (program, "--wait", "5", "--table", table)
+
+
+_WORDS_BEFORE = len(_start(IPV4, "filter"))

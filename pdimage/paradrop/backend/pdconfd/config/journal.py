@@ -69,12 +69,15 @@ class Journal:
         self._write({"done": number})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        if self._lines == 0 or self._lines > 2 * len(self._open) + _SPARE_LINES:
-            self._write_anew()
-            return
-        with open(self.path, "ab") as file:
-            file.write(msgspec.json.encode(entry) + b"\n")
-        self._lines += 1
+        try:
+            if self._lines == 0 or self._lines > 2 * len(self._open) + _SPARE_LINES:
+                self._write_anew()
+                return
+            with open(self.path, "ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+            self._lines += 1
+        except OSError as error:  # a full disk must not keep the network from coming up
+            log.error("cannot write %s: %s; what is done now will not be undone after a crash", self.path, error)
 
     def _write_anew(self) -> None:
         pdosq.makedirs(Path(self.path).parent)

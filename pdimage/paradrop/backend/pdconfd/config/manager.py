@@ -13,6 +13,7 @@ from paradrop.backend.pdconfd.config.change import Configs, affected, transition
 from paradrop.backend.pdconfd.config.command import Command
 from paradrop.backend.pdconfd.config.dhcp import ConfigDhcp, ConfigDnsmasq, ConfigDomain
 from paradrop.backend.pdconfd.config.effects import StartDaemon, Step
+from paradrop.backend.pdconfd.config.execute import Executor
 from paradrop.backend.pdconfd.config.firewall import ConfigForwarding, ConfigRedirect, ConfigZone
 from paradrop.backend.pdconfd.config.journal import Journal
 from paradrop.backend.pdconfd.config.network import ConfigInterface
@@ -101,9 +102,7 @@ class ConfigManager:
         self.systemUp = threading.Event()
         self._shared: dict[Step, Command] = {}
         self._lock = threading.RLock()
-        self._journal = Journal(f"{self.writeDir}/journal")
-        self._numbers: dict[int, int] = {}
-        self._recovered = False
+        self._executor = Executor(self.runner, Journal(f"{self.writeDir}/journal"))
 
     def changingSet(self, files: Iterable[str]) -> set[ConfigObject]:
         """Return the sections from the current configuration that may have changed.
@@ -179,24 +178,28 @@ class ConfigManager:
         the sections that came from it as they are.
         """
         with self._lock:
-            execute = execute and self.execCommands
-            if execute:
-                self._recover()
-            files = findConfigFiles(search)
-            loaded = list(self.readConfig(files))
-            unreadable = {entry.source for entry in self.rejected if entry.typename == "file"}
-            gone = self._vanished(search)
-            self.rejected = [entry for entry in self.rejected if entry.source not in gone]
-            replaced = self.changingSet({*files, *gone} - unreadable)
-            old, new = self.currentConfig, self._merge(loaded, replaced)
-            changed = {key: config for key, config in old.items() if new.get(key) is not config}
-            added = {key: config for key, config in new.items() if old.get(key) is not config}
-            redo = affected(new.values(), changed) | affected(new.values(), added) | set(added.values())
-            redo |= self._died(new.values()) if execute else set()
-            change = transition(old, new, redo, self._shared)
-            self.currentConfig = new
-            self._run([*sortCommands(change.undo), *sortCommands(change.apply)], execute)
-            self.systemUp.set()
+            try:
+                self._load(search, execute and self.execCommands)
+            finally:
+                self.systemUp.set()
+
+    def _load(self, search: str | None, execute: bool) -> None:
+        if execute:
+            self._executor.recover()
+        files = findConfigFiles(search)
+        loaded = list(self.readConfig(files))
+        unreadable = {entry.source for entry in self.rejected if entry.typename == "file"}
+        gone = self._vanished(search)
+        self.rejected = [entry for entry in self.rejected if entry.source not in gone]
+        replaced = self.changingSet({*files, *gone} - unreadable)
+        old, new = self.currentConfig, self._merge(loaded, replaced)
+        changed = {key: config for key, config in old.items() if new.get(key) is not config}
+        added = {key: config for key, config in new.items() if old.get(key) is not config}
+        redo = affected(new.values(), changed) | affected(new.values(), added) | set(added.values())
+        redo |= self._died(new.values()) if execute else set()
+        change = transition(old, new, redo, self._shared)
+        self.currentConfig = new
+        self._run([*sortCommands(change.undo), *sortCommands(change.apply)], execute)
 
     def _vanished(self, search: str | None) -> set[str]:
         """Return the files of current sections that the search means and that exist no more."""
@@ -239,7 +242,7 @@ class ConfigManager:
         with self._lock:
             execute = execute and self.execCommands
             if execute:
-                self._recover()
+                self._executor.recover()
             change = transition(self.currentConfig, {}, (), self._shared)
             self.currentConfig, self.rejected = {}, []
             self._run(sortCommands(change.undo), execute)
@@ -251,39 +254,8 @@ class ConfigManager:
 
     def execute(self, commands: Iterable[Command]) -> None:
         """Run commands one after the other, in the order given. Failures are kept in the commands and logged."""
-        for command in commands:
-            if command.undoes is not None:
-                if not command.execute(self.runner):
-                    log.warning("undoing: %s", command.failure)
-                self._forget(command.undoes)
-                continue
-            command.learn(self.runner)
-            if command.failed:
-                log.warning("%s", command.failure)
-                continue
-            undo = command.undo()
-            if undo:
-                self._numbers[id(command)] = self._journal.add(undo.effect)
-            if not command.execute(self.runner):
-                log.warning("%s", command.failure)
-                if command.undo() is None:
-                    self._forget(command)
-
-    def _forget(self, command: Command) -> None:
-        number = self._numbers.pop(id(command), None)
-        if number is not None:
-            self._journal.done(number)
-
-    def _recover(self) -> None:
-        """Once, before the first change: undo what an earlier life of this program left behind."""
-        if self._recovered:
-            return
-        self._recovered = True
-        for effect in self._journal.read():
-            command = Command(0, effect)
-            if not command.execute(self.runner):
-                log.info("undoing what was left: %s", command.failure)
-        self._journal.clear()
+        self._executor.runner = self.runner
+        self._executor.execute(commands)
 
     def getPreviousCommands(self) -> list[Command]:
         """Get the most recent command list."""

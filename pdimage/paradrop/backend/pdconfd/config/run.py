@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from paradrop.backend.pdconfd.config.effects import (
     Effect,
     RememberLink,
+    Run,
     RunAll,
     SetSysctl,
     StartDaemon,
@@ -86,14 +87,17 @@ class Runner:
             return self._run_all(effect)
         if isinstance(effect, RememberLink):
             return Done(0, 0, "", "")  # learning was all
-        return self.run(effect.argv)
+        return self.run(effect.argv, effect.stdin if isinstance(effect, Run) else "")
 
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], stdin: str = "") -> Done:
         """Run a program to its end; see perform for what is raised."""
         environment = {"PATH": os.environ.get("PATH", _PATH) + ":/usr/sbin:/sbin", "LC_ALL": "C"}
         # Files, not pipes: a daemon that keeps its outputs open must not keep us waiting
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen([*self.prefix, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, \
+                tempfile.TemporaryFile() as errors:
+            given.write(stdin.encode("utf-8", "surrogateescape"))
+            given.seek(0)
+            process = subprocess.Popen([*self.prefix, *argv], stdin=given, stdout=output, stderr=errors,
                                        env=environment, start_new_session=True)
             try:
                 status = process.wait(self.limit)
