@@ -22,8 +22,14 @@ def refuse(new: Specification, others: Iterable[Specification]) -> None:
         raise ConflictError(found)
 
 
-def find(new: Specification, others: Iterable[Specification]) -> Iterator[str]:
-    """Yield the conflicts of a chute with others, and with the router. One of the same name is its former self."""
+def find(new: Specification, others: Iterable[Specification], memory: int | None = None) -> Iterator[str]:
+    """Yield the conflicts of a chute with others, and with the router. One of the same name is its former self.
+
+    Args:
+        new: the chute.
+        others: those that are there.
+        memory: bytes that all of them together may have; None does not look at memory.
+    """
     rest = [other for other in others if other.name != new.name]
     yield from _router_ports(new)
     for other in rest:
@@ -31,7 +37,9 @@ def find(new: Specification, others: Iterable[Specification]) -> Iterator[str]:
         yield from _ssids(new, other)
         yield from _subnets(new, other)
         yield from _vlans(new, other)
-    yield from _processors(new, rest)
+    yield from _shares(new, rest, "cpu_fraction", 1, "of the processors")
+    if memory is not None:
+        yield from _shares(new, rest, "memory", memory, "bytes of memory")
 
 
 def ports(chute: Specification) -> Iterator[tuple[int, str, str]]:
@@ -82,13 +90,13 @@ def _vlans(new: Specification, other: Specification) -> Iterator[str]:
             yield f"{one.path}.vlan_id: {one.vlan_id} belongs to {other.name}"
 
 
-def _processors(new: Specification, others: list[Specification]) -> Iterator[str]:
+def _shares(new: Specification, others: list[Specification], field: str, limit: float, unit: str) -> Iterator[str]:
+    """Yield the conflict, if any, over something that all chutes have parts of."""
     def asked(chute: Specification) -> float:
-        return sum(service.cpu_fraction or 0 for service in chute.services)
+        return sum(getattr(service, field) or 0 for service in chute.services)
 
     users = {other.name: asked(other) for other in others if asked(other)}
-    total = asked(new) + sum(users.values())
-    if asked(new) and total > 1 + 1e-9:
-        beside = ", ".join(f"{name} ({share:g})" for name, share in users.items())
-        yield (f"{new.services[0].path}: {asked(new):g} of the processors are asked for, "
-               + (f"beside {beside}" if beside else "there is only 1"))
+    if asked(new) and asked(new) + sum(users.values()) > limit * (1 + 1e-9):
+        beside = ", ".join(f"{name} ({share:.10g})" for name, share in users.items())
+        yield (f"{new.services[0].path or 'resources'}: {asked(new):.10g} {unit} are asked for, "
+               + (f"beside {beside}, " if beside else "") + f"of {limit:.10g}")

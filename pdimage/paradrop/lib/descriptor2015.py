@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from paradrop.lib import descriptorparts as parts
-from paradrop.lib.checks import Fields, matches, max_bytes, one_of
+from paradrop.lib.checks import Fields, matches, max_bytes, not_empty, one_of
 from paradrop.lib.chutespec import Download, Interface, Service, Specification, Wireless
 
 MAIN = "main"
@@ -77,7 +77,7 @@ def _origin(top: Fields, config: Fields) -> dict[str, Any]:
     image, external = top.text(use, *parts.IMAGE), config.text("external_image", *parts.IMAGE)
     origin: dict[str, Any] = {
         "command": parts.command(top, "command"), "packages": top.texts("packages", *parts.PACKAGE),
-        "image_source": top.text("image_source"), "image_version": top.text("image_version"),
+        "image_source": top.text("image_source", *parts.IMAGE), "image_version": top.text("image_version", *parts.TAG),
         "as_root": top.boolean("as_root"),
         "download": parts.download(config.fields("download")) if "download" in config else _git_source(top),
         **_dockerfile(config),
@@ -85,8 +85,8 @@ def _origin(top: Fields, config: Fields) -> dict[str, Any]:
     if "dockerfile" in config and "download" in config:
         config.wrong("download", "there is a dockerfile too; keep one of them")
     if kind == "light":
-        for key, value in ((use, image), ("command", origin["command"])):
-            if not value:
+        for key in (use, "command"):
+            if key not in top:
                 top.wrong(key, "missing; a light chute needs one")
         return {**origin, "type": "light", "image": image}
     if external or image:
@@ -107,7 +107,7 @@ def _git_source(top: Fields) -> Download | None:
 def _dockerfile(config: Fields) -> dict[str, Any]:
     """Return type, source and text of the Dockerfile; on the way to the router it is a text instead of a mapping."""
     if isinstance(config.get("dockerfile"), str):
-        return {"type": "inline", "dockerfile": config.text("dockerfile")}
+        return {"type": "inline", "dockerfile": config.text("dockerfile", not_empty)}
     found: dict[str, Any] = {"type": "normal", "dockerfile": None}
     if "dockerfile" not in config:
         return found
@@ -116,7 +116,7 @@ def _dockerfile(config: Fields) -> dict[str, Any]:
         config.wrong("dockerfile", "must have one of local, inline")
     if "remote" in used:
         fields.wrong("remote", "not supported yet")
-    if inline := fields.text("inline"):
+    if inline := fields.text("inline", not_empty):
         found = {"type": "inline", "dockerfile": inline}
     if local := parts.relative_path(fields, "local"):
         path = PurePosixPath(local)

@@ -34,6 +34,7 @@ HOST = "@host.lan"
 MEMORY = (4 << 20, 1 << 50)  # bytes
 PACKAGE = (matches(r"[a-z0-9][a-z0-9+.:=~-]*", "the name of a package"),)
 IMAGE = (max_bytes(255), matches(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "the name of an image or language"))
+TAG = (matches(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "a version such as 3.9-slim"),)
 DEVICE = (matches(r"/dev/(?!\.)[A-Za-z0-9_:-][A-Za-z0-9_./:-]*", "a device below /dev"),)
 ADDRESS: tuple[Check, ...] = (ip_address,)
 
@@ -67,19 +68,22 @@ def environment(fields: Fields) -> dict[str, str]:
 
 def command(fields: Fields, key: str) -> tuple[str, ...]:
     """Return a command, given as a list of words or as one text that is cut as a shell would cut it."""
-    if not isinstance(fields.get(key), str):
-        return fields.texts(key)
+    if key not in fields:
+        return ()
     try:
-        return tuple(shlex.split(fields.text(key) or ""))
+        words = tuple(shlex.split(fields.text(key) or "")) if isinstance(fields.get(key), str) else fields.texts(key)
     except ValueError:
         fields.wrong(key, "a quote is not closed")
         return ()
+    if not words:
+        fields.wrong(key, "empty")
+    return words
 
 
 def date(fields: Fields, key: str) -> str | None:
     """Return a date as text, also where YAML made a date of it."""
     value = fields.get(key)
-    return value.isoformat() if isinstance(value, datetime.date) else fields.text(key, *_LINE)
+    return value.isoformat() if isinstance(value, datetime.date) else fields.text(key, *_LINE) or None
 
 
 def version(fields: Fields, key: str) -> int | str | None:
@@ -95,7 +99,7 @@ def version(fields: Fields, key: str) -> int | str | None:
 
 def download(fields: Fields) -> Download:
     url = fields.required("url", *_LINE, matches(r"https?://[^\s]+", "an http or https address"))
-    found = Download(url, fields.text("user", *_LINE), fields.text("secret", *_LINE), fields.text("checkout", *_LINE))
+    found = Download(url, *(fields.text(key, *_LINE) or None for key in ("user", "secret", "checkout")))
     fields.close()
     return found
 

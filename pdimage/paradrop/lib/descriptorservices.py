@@ -1,7 +1,7 @@
 """The descriptor as paradrop.yaml has it since 0.12: a chute is one or more services, each a container."""
 
 from paradrop.lib import descriptorparts as parts
-from paradrop.lib.checks import Fields, one_of
+from paradrop.lib.checks import Fields, not_empty, one_of
 from paradrop.lib.chutespec import Interface, Service, Specification, Wireless
 
 _TYPES = ("wifi-ap", "wifi-sta", "wifi-monitor", "vlan", "lan", "wan")
@@ -50,13 +50,13 @@ def _service(name: str, entry: Fields) -> Service:
         name=name, path=entry.path,
         type=entry.text("type", one_of("light", "normal", "image", "inline")) or "normal",
         source=parts.relative_path(entry, "source") or ".",
-        dockerfile=entry.text("dockerfile"),
+        dockerfile=entry.text("dockerfile", not_empty),
         dockerfile_path=parts.relative_path(entry, "dockerfile-path"),
         download=parts.download(entry.fields("download")) if "download" in entry else None,
         image=entry.text("image", *parts.IMAGE),
         command=parts.command(entry, "command"),
         packages=build.texts("packages", *parts.PACKAGE),
-        image_source=build.text("image_source"), image_version=build.text("image_version"),
+        image_source=build.text("image_source", *parts.IMAGE), image_version=build.text("image_version", *parts.TAG),
         environment=parts.environment(entry.fields("environment")),
         dns=entry.texts("dns", *parts.ADDRESS),
         interfaces=tuple(_interface(key, fields) for key, fields in entry.fields("interfaces").each()),

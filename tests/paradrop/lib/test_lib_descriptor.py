@@ -68,6 +68,17 @@ def test_ssid(ssid: object, mistake: str | None) -> None:
     assert found == ([f"net.wifi.ssid: {mistake}"] if mistake else [])
 
 
+@pytest.mark.parametrize(("field", "value"), [
+    ("image_version", "3\nRUN evil"), ("image_source", "x\nRUN evil"), ("packages", ["a b"]), ("packages", ["-x"]),
+    ("use", "python\nUSER root"), ("dataDir", "/data:/host"), ("dataDir", "/../etc"), ("systemDir", "//"),
+    ("name", "../x"), ("name", "a\nconfig b"), ("version", "1\n"),
+])
+def test_nothing_can_be_smuggled_into_what_is_written(field: str, value: object) -> None:
+    source = {"name": "ab", "type": "light", "use": "python3", "command": "x", field: value}
+    (mistake,) = descriptor.mistakes(source)
+    assert mistake.startswith(field)
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3),

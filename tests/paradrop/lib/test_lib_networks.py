@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paradrop.backend.pdconfd.config.manager import ConfigManager
-from paradrop.lib import chutespec, settings
+from paradrop.lib import chutespec, conflicts, descriptor, settings
 from paradrop.lib.chute import Chute
 from paradrop.lib.config import dhcp, firewall, network, osconfig, placing, uciutils
 from paradrop.lib.errors import ConflictError, DescriptorError, ParadropError
@@ -34,8 +34,8 @@ def router(home: Path, monkeypatch: pytest.MonkeyPatch) -> Router:
 def golden(case: dict[str, Any], router: Router) -> str:
     for name, text in case.get("uci", {}).items():
         Path(uci.getSystemPath(name)).write_text(text)
-    for kind, descriptor in case["updates"]:
-        router.update(descriptor, kind)
+    for kind, source in case["updates"]:
+        router.update(source, kind)
     return "".join(f"### {name}\n{router.text(name)}" for name in FILES)
 
 
@@ -224,6 +224,12 @@ class TestDevices:
         router.update(wifi_chute("one"), "restart")
         assert "eth0" not in router.text("network") and "option ifname 'eth9'" in router.text("network")
 
+    def test_the_way_to_the_internet_may_be_a_vlan(self, router: Router) -> None:
+        (router.root / "net" / "eth0").rename(router.root / "net" / "eth0.7")
+        router.set_routes(router.root / "route", ["default dev eth0.7"])
+        router.update(wifi_chute("one"))
+        assert "option ifname 'eth0.7'" in router.text("network")
+
     def test_a_lan_device_has_one_owner(self, router: Router) -> None:
         chute = {"dockerfile": "FROM x", "net": {"port": {"type": "lan", "intfName": "lan0"}}}
         router.update({"name": "one", **chute})
@@ -242,7 +248,7 @@ class TestConflicts:
         ({"host_config": {"port_bindings": {80: 9000}}}, "host_config.port_bindings.80: port 9000 belongs to one"),
         ({"host_config": {"port_bindings": {"80/udp": 5353}}}, "port_bindings.80/udp: port 5353 belongs to one"),
         ({"host_config": {"port_bindings": {80: 14321}}}, "port_bindings.80: port 14321 is the router's own"),
-        ({"resources": {"cpu_fraction": 0.5}}, r"0.5 of the processors are asked for, beside one \(0.75\)"),
+        ({"resources": {"cpu_fraction": 0.5}}, r"resources: 0.5 of .* asked for, beside one \(0.75\), of 1"),
         ({"net": {"v": {"type": "vlan", "intfName": "v0", "vlan_id": 7}}}, "net.v.vlan_id: 7 belongs to one"),
         ({"net": {"v": {"type": "vlan", "intfName": "v0", "vlan_id": 8, "ipv4_network": "10.9.9.0/25"}}},
          "net.v.ipv4_network: 10.9.9.0/25 overlaps 10.9.9.0/24 of one"),
@@ -263,6 +269,15 @@ class TestConflicts:
         with pytest.raises(DescriptorError, match=r"net.wifi.ssid: longer than 32 bytes"):
             router.update(wifi_chute("one", ssid="x" * 33))
         assert all("one" not in text for text in router.all_text().values())
+
+
+def test_memory_is_looked_at_where_its_size_is_known() -> None:
+    one, two = (descriptor.parse({"name": name, "dockerfile": "FROM x", "resources": {"memory": 40_000_000}})
+                for name in ("one", "two"))
+    assert list(conflicts.find(two, [one, two], memory=80_000_000)) == []
+    assert list(conflicts.find(two, [one, two])) == []
+    assert list(conflicts.find(two, [one], memory=70_000_000)) == [
+        "resources: 40000000 bytes of memory are asked for, beside one (40000000), of 70000000"]
 
 
 class TestUndo:

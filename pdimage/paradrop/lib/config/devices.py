@@ -22,7 +22,7 @@ PROC_ROUTE = Path("/proc/net/route")
 
 # Names that the router itself, Docker or tunnels give; v begins those of chutes' interfaces
 _VIRTUAL = ("lo", "br", "docker", "veth", "vwlan", "vnet", "hv", "tv", "hbr", "tbr", "sit", "tun", "tap", "wg", "dummy",
-            "ifb", "mon.", "virbr", "gre", "erspan", "ip6tnl", "ip_vti", "ip6_vti", "tunl", "bond")
+            "ifb", "mon.", "virbr", "gre", "erspan", "ip6tnl", "ip_vti", "ip6_vti", "tunl")
 _CHANNELS = (1, 6, 11)
 
 
@@ -78,8 +78,8 @@ def systemDevices() -> dict[str, list[dict[str, str]]]:
     sections = uci.UCIConfig(uci.getSystemPath("wireless")).config
     for path in sorted(SYS_NET.iterdir(), key=lambda path: (int(_read(path / "ifindex") or 0), path.name)):
         ifname = path.name
-        if isVirtual(ifname) or not (path / "ifindex").exists():
-            continue
+        if (isVirtual(ifname) and not isWAN(ifname)) or not (path / "ifindex").exists():
+            continue  # the way to the Internet may well be a VLAN
         device = {"name": ifname, "ifname": ifname, "mac": _read(path / "address").strip()}
         if isWireless(ifname):
             device["phy"] = _read(path / "phy80211" / "name").strip() or ifname

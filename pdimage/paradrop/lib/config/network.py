@@ -5,7 +5,6 @@ networkDevices -> networkInterfaces -> osNetworkConfig.
 """
 
 import logging
-from collections.abc import Mapping
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
@@ -14,11 +13,14 @@ from paradrop.lib.chute import Chute
 from paradrop.lib.chutespec import Specification
 from paradrop.lib.config import devices, uciutils
 from paradrop.lib.config.parties import WITHOUT_NETWORKS, Interface, Update, interfaces, others, reserved
-from paradrop.lib.config.placing import Facts, place
+from paradrop.lib.config.placing import Facts, interfaceDefsEqual, place
 from paradrop.lib.errors import DescriptorError
 from paradrop.lib.utils import uci
 
 log = logging.getLogger(__name__)
+
+__all__ = ["abortNetworkConfig", "getNetworkConfig", "getOSNetworkConfig", "getVirtNetworkConfig", "interfaceDefsEqual",
+           "reclaimNetworkResources", "setOSNetworkConfig"]
 
 # Networks wider than this say "everything", as tunnels do, and not where anything is
 _WIDEST_PREFIX = 8
@@ -75,11 +77,6 @@ def reclaimNetworkResources(chute: Chute) -> None:
     """
     if not chute.getCache("networkReservations"):
         chute.setCache("networkReservations", interfaces(chute))
-
-
-def interfaceDefsEqual(iface1: Mapping[str, Any], iface2: Mapping[str, Any]) -> bool:
-    """Return True if two interfaces have the same name, type and name in the chute: then addresses are kept."""
-    return all(iface1.get(key) == iface2.get(key) for key in ("name", "netType", "internalIntf"))
 
 
 def _section(one: Interface) -> tuple[dict[str, Any], dict[str, Any]]:

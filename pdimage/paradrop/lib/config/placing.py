@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from typing import Any
 
 from paradrop.lib import chutespec
 from paradrop.lib.config.parties import Interface
@@ -60,10 +61,10 @@ def place(chute: str, specification: chutespec.Specification, before: Iterable[I
     """
     placed: list[Interface] = []
     for wanted in specification.interfaces:
-        previous = next((one for one in before if _same(wanted, one)), None)
+        record = _start(specification.service_of(wanted).name, wanted)
+        previous = next((one for one in before if interfaceDefsEqual(record, one)), None)
         users = [*facts.taken, *((chute, one) for one in placed)]
-        record = _start(specification.service_of(wanted).name, wanted,
-                        _device(chute, wanted, previous, users, facts))
+        record["device"] = record["externalIntf"] = _device(chute, wanted, previous, users, facts)
         if wanted.wired_in:
             _name(chute, record, wanted, previous, users, facts)
             if record.get("mode") not in ("sta", "monitor"):
@@ -77,14 +78,15 @@ def stableNumber(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-def _same(wanted: chutespec.Interface, record: Interface) -> bool:
-    return (wanted.name, wanted.type, wanted.intfName) == (record["name"], record["netType"], record["internalIntf"])
+def interfaceDefsEqual(iface1: Mapping[str, Any], iface2: Mapping[str, Any]) -> bool:
+    """Return True if two interfaces have the same name, type and name in the chute: then addresses are kept."""
+    return all(iface1.get(key) == iface2.get(key) for key in ("name", "netType", "internalIntf"))
 
 
-def _start(service: str, wanted: chutespec.Interface, device: str) -> Interface:
-    """Return the record with what the descriptor says."""
+def _start(service: str, wanted: chutespec.Interface) -> Interface:
+    """Return the record with what the descriptor says; the rest is for others to fill in."""
     record = Interface(name=wanted.name, service=service, netType=wanted.type, internalIntf=wanted.intfName,
-                       device=device, externalIntf=device)
+                       device="", externalIntf="")
     if wanted.type == "wifi":
         record["mode"] = wanted.mode or "ap"
         record["options"] = dict(wanted.wireless.options)

@@ -4,7 +4,6 @@ The file holds ``{"format": 1, "data": …}``. A file that cannot be read, or wa
 beside as ``<file>.unreadable-<digest>`` and the data begins anew.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -100,8 +99,10 @@ class PDStorage:
 
     def _save_again_and_again(self) -> None:
         assert self.reactor is not None
-        with contextlib.suppress(OSError):
+        try:
             self.saveToDisk()
+        except OSError as error:
+            log.error("cannot save %s: %s; it will be tried again", self.filename, error)
         self.reactor.call_later(self.saveTimer, self._save_again_and_again)
 
 
