@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from face import PASSWORD, Queue, Router, Store
 
 from paradrop.backend.pdfcd import accounts, serve
@@ -24,8 +23,7 @@ def router(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     for name in ("admin", "operator", "viewer"):
         rest.accounts.set_user(name, PASSWORD, name)
     sockets = serve.listen(["127.0.0.1"], 0)
-    server = serve.Server(uvicorn.Config(make_app(rest), http="h11", loop="asyncio", ws="none", lifespan="off",
-                                         log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    server = serve.Server(serve.configuration(make_app(rest)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     yield Router(rest, queue, store, sockets[0].getsockname()[1])

@@ -1,21 +1,23 @@
 """The parts of the face by themselves: codes, encoding, feeds, resources, addresses, XML-RPC, failures."""
 
 import asyncio
+import contextlib
 import doctest
 import inspect
 import logging
+import socket
 import threading
+import time
 import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
-from face import PASSWORD, Router
+from face import Router
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paradrop.backend.pdfcd import access, apichute, apiinternal, apiutils, changes, identity, server
+from paradrop.backend.pdfcd import access, apichute, apiinternal, apiutils, app, changes, identity, serve, server
 from paradrop.backend.pdfcd.journal import Journal
 from paradrop.lib import settings
 from paradrop.lib.api import pdapi, pdrest, wire
@@ -313,12 +315,27 @@ def test_errors_of_users_and_bugs_on_the_wire(caplog: pytest.LogCaptureFixture) 
     assert apiinternal.castSuccess({1: (None, Path("/x"))}) == {"1": [None, "/x"]}
 
 
-def test_a_slow_or_silent_client_holds_nobody_up(router: Router) -> None:
-    import socket
-
-    with socket.create_connection(("127.0.0.1", router.port)) as silent:
-        silent.sendall(b"POST /v1/chute/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+def test_slow_and_silent_clients_are_not_waited_for(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.5)
+    place = ("127.0.0.1", router.port)
+    head = b"POST /v1/chute/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+    with contextlib.ExitStack() as stack:
+        silent, dripping, late = (stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(3))
+        late.sendall(head + b"\r\n{")
+        began = time.monotonic()
+        while time.monotonic() - began < 5:
+            try:
+                dripping.sendall(head[:1])
+            except OSError:
+                break
+            time.sleep(0.05)
+        assert time.monotonic() - began < 4
+        assert silent.recv(100) == b""
+        assert late.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert router.v1("test", method="GET").status == 200
-    raw = urllib3.PoolManager(retries=False).request("GET", f"http://127.0.0.1:{router.port}/v1/test", timeout=5)
-    assert raw.status == 200
-    assert PASSWORD not in str(raw.headers)
+
+
+def test_preflights_are_answered(router: Router) -> None:
+    answer = router.v1("chute/create", method="OPTIONS", Origin="http://other.example")
+    assert (answer.status, answer.headers["Access-Control-Allow-Methods"]) == (200, "POST")

@@ -23,6 +23,7 @@ from paradrop.backend.pdfcd.openapi import document
 from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, check_media, parse_body, parse_query
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.backend.pdfcd.server import ParadropAPIServer
+from paradrop.lib import settings
 from paradrop.lib.api import pdapi, pdrest
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ async def _identify(rest: ParadropAPIServer, request: Request, exchange: pdrest.
 
 
 def _plain(exchange: pdrest.Request, text: str, code: int | None = None) -> Response:
-    exchange.setHeader("Access-Control-Allow-Origin", exchange.answerHeaders.get("Access-Control-Allow-Origin", "*"))
+    exchange.setHeader("Access-Control-Allow-Origin", str(settings.PDFCD_HEADER_VALUE))
     return Response(text, code or exchange.code, exchange.answerHeaders, "text/plain")
 
 

@@ -7,8 +7,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from paradrop.lib.errors import ParadropError
 from paradrop.notify import notify, watchdog_seconds
@@ -17,7 +19,36 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10
 """How long connections, and the update that runs, may take to end after the daemon was told to stop."""
+HEAD_SECONDS = 15.0
 CONNECTIONS = 200
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1, for clients that send the head of a request within HEAD_SECONDS, not byte by byte for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _watch_head(self) -> None:
+        """Run the timer while a head is on its way, from its first byte or the connection's beginning on."""
+        waiting = self.conn.their_state is h11.IDLE
+        if waiting and self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        elif not waiting and self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class Server(uvicorn.Server):
@@ -62,10 +93,15 @@ def run(app: ASGIApp, sockets: list[socket.socket], alive: Callable[[], bool], s
         alive: whether the rest of the daemon is well; the service manager hears nothing while it is not.
         stopping: called once, when the signal has come.
     """
-    config = uvicorn.Config(app, http="h11", loop="asyncio", ws="none", lifespan="off", log_config=None,
-                            access_log=False, server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
-                            timeout_keep_alive=15, timeout_graceful_shutdown=GRACE_SECONDS)
-    asyncio.run(_serve(Server(config), sockets, alive, stopping))
+    asyncio.run(_serve(Server(configuration(app)), sockets, alive, stopping))
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """Return how the application is served."""
+    return uvicorn.Config(
+        app, http=Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE_SECONDS)
 
 
 async def _serve(server: Server, sockets: list[socket.socket], alive: Callable[[], bool],
