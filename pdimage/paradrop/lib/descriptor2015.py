@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from paradrop.lib import descriptorparts as parts
+from paradrop.lib import descriptorports as ports
 from paradrop.lib.checks import Fields, matches, max_bytes, not_empty, one_of
 from paradrop.lib.chutespec import Download, Interface, Service, Specification, Wireless
 
@@ -36,8 +37,8 @@ def read(top: Fields, complete: bool) -> Specification:
         date=parts.date(holder["date"], "date"),
         environment=parts.environment(config.fields("environment")),
         services=(service,),
-        firewall=parts.redirects(config, "firewall", service.interfaces),
-        web=parts.web(config.fields("web"), MAIN) if "web" in config else None,
+        firewall=ports.redirects(config, "firewall", service.interfaces),
+        web=ports.web(config.fields("web"), MAIN) if "web" in config else None,
         data_dir=parts.inside_path(config, "dataDir"), system_dir=parts.inside_path(config, "systemDir"),
     )
     if config is not top:
@@ -55,17 +56,18 @@ def _service(top: Fields, config: Fields) -> Service:
         name=MAIN, path=config.path,
         **_origin(top, config),
         interfaces=tuple(_interface(name, entry) for name, entry in config.fields("net").each()),
-        ports=parts.port_bindings(host, "port_bindings"),
+        ports=ports.port_bindings(host, "port_bindings"),
         dns=host.texts("dns", *parts.ADDRESS),
         network_mode=host.text("network_mode", one_of("bridge", "host")) or "bridge",
         privileged=host.boolean("privileged"),
         devices=host.texts("devices", *parts.DEVICE),
         cpu_fraction=resources.fraction("cpu_fraction"),
-        memory=resources.integer("memory", *parts.MEMORY),
+        memory=resources.integer("memory", *ports.MEMORY),
         prioritize_traffic=resources.boolean("prioritize_traffic"),
     )
     host.close()
     resources.close()
+    ports.refuse_host_network(config.fields("net"), found)
     parts.refuse_repeated(config.fields("net"), "intfName", (one.intfName for one in found.interfaces))
     return found
 

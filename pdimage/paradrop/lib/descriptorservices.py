@@ -1,6 +1,7 @@
 """The descriptor as paradrop.yaml has it since 0.12: a chute is one or more services, each a container."""
 
 from paradrop.lib import descriptorparts as parts
+from paradrop.lib import descriptorports as ports
 from paradrop.lib.checks import Fields, not_empty, one_of
 from paradrop.lib.chutespec import Interface, Service, Specification, Wireless
 
@@ -23,8 +24,8 @@ def read(top: Fields) -> Specification:
         date=parts.date(top, "date"),
         environment=parts.environment(top.fields("environment")),
         services=services,
-        firewall=parts.redirects(top, "firewall", interfaces),
-        web=parts.web(top.fields("web"), None) if "web" in top else None,
+        firewall=ports.redirects(top, "firewall", interfaces),
+        web=ports.web(top.fields("web"), None) if "web" in top else None,
         data_dir=parts.inside_path(top, "dataDir"), system_dir=parts.inside_path(top, "systemDir"),
     )
     if found.web and found.web.service not in entries.names():
@@ -60,12 +61,13 @@ def _service(name: str, entry: Fields) -> Service:
         environment=parts.environment(entry.fields("environment")),
         dns=entry.texts("dns", *parts.ADDRESS),
         interfaces=tuple(_interface(key, fields) for key, fields in entry.fields("interfaces").each()),
-        **parts.requests(requests),
+        **ports.requests(requests),
     )
     needs = {"light": ("image", "command"), "image": ("image",), "inline": ("dockerfile",)}
     for key in needs.get(found.type, ()):
         if key not in entry:
             entry.wrong(key, f"missing; a service of type {found.type} needs it")
+    ports.refuse_host_network(entry, found)
     build.close()
     entry.close()
     return found

@@ -68,6 +68,12 @@ def test_ssid(ssid: object, mistake: str | None) -> None:
     assert found == ([f"net.wifi.ssid: {mistake}"] if mistake else [])
 
 
+def test_the_routers_own_network_has_no_place_for_interfaces() -> None:
+    (mistake,) = descriptor.mistakes({"name": "ab", "services": {"main": {
+        "interfaces": {"v0": {"type": "vlan", "vlan-id": 5}}, "requests": {"network-mode": "host"}}}})
+    assert mistake.startswith("services.main: there can be no interfaces")
+
+
 @pytest.mark.parametrize(("field", "value"), [
     ("image_version", "3\nRUN evil"), ("image_source", "x\nRUN evil"), ("packages", ["a b"]), ("packages", ["-x"]),
     ("use", "python\nUSER root"), ("dataDir", "/data:/host"), ("dataDir", "/../etc"), ("systemDir", "//"),
