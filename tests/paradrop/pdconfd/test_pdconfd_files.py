@@ -14,15 +14,10 @@ from namespaces import Namespace
 
 from paradrop.backend.pdconfd.config.base import ConfigError
 from paradrop.backend.pdconfd.config.effects import StartDaemon
-from paradrop.backend.pdconfd.config.hostapd import (
-    WifiDevice,
-    WifiIface,
-    hostapd_conf,
-    ssid_line,
-    supplicant_conf,
-)
+from paradrop.backend.pdconfd.config.hostapd import hostapd_conf, ssid_line, supplicant_conf
 from paradrop.backend.pdconfd.config.manager import ConfigManager
 from paradrop.backend.pdconfd.config.run import Runner, daemon_pid
+from paradrop.backend.pdconfd.config.wifioptions import WifiDevice, WifiIface
 
 Write = Callable[[str, str], str]
 

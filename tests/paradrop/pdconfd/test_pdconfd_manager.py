@@ -164,6 +164,15 @@ def test_a_link_made_anew_takes_its_address_and_its_daemons_with_it(dry: ConfigM
     assert any(command.startswith("dnsmasq") for command in done)
 
 
+def test_an_interface_is_configured_again_when_its_wireless_network_comes(dry: ConfigManager, write: Write) -> None:
+    text = network("v0", 1) + "config wifi-device wlan0\n option type auto\n"
+    write("all", text)
+    reload(dry)
+    write("all", text + "config wifi-iface w\n option device wlan0\n option network v0\n")
+    done = [" ".join(command.split()[:3]) for command in reload(dry)]
+    assert done.index("iw dev wlan0") < done.index("ip addr add")
+
+
 def test_shared_rules_come_with_the_first_zone_and_go_with_the_last(dry: ConfigManager, write: Write) -> None:
     write("network", network("a", 1) + network("b", 2))
     write("firewall", zone("y", "a") + zone("z", "b"))

@@ -121,7 +121,7 @@ def _difference(config: ConfigObject, plan: list[Step], applied: list[Command], 
     result, fresh = [], []
     for step in plan:
         if step.shared:
-            if step not in shared or shared[step].failed:
+            if step not in shared or (shared[step].failed and shared[step].undo() is None):
                 shared[step] = Command(step.priority, step.do, config, step=step)
                 fresh_shared.append(shared[step])
             command = shared[step]
@@ -139,7 +139,7 @@ def _difference(config: ConfigObject, plan: list[Step], applied: list[Command], 
 def _drop_shared(configs: Configs, shared: dict[Step, Command]) -> list[Command]:
     """Forget the shared steps that no section asks for any more; return the commands that undo them."""
     for config in configs.values():
-        # A shared step that had failed and is tried again counts for all who asked for it
+        # One that had failed and is tried again counts for all who asked for it
         config.applied = [shared[command.step] if command.step and command.step.shared else command
                           for command in config.applied]
     needed = {command.step for config in configs.values() for command in config.applied if command.step}

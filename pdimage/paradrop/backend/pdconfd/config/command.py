@@ -42,6 +42,7 @@ class Command:
         self.learned: Effect | None = None
         self.result: int | Exception | None = None
         self.pid: int | None = None
+        self.number: int | None = None  # under which its undo is in the journal
         self.said = ""
 
     @property
@@ -66,7 +67,7 @@ class Command:
             self.finish(done.status, done.pid, done.errors.strip())
         return self.success()
 
-    def finish(self, result: int | Exception, pid: int | None, said: str) -> None:
+    def finish(self, result: int | Exception | None, pid: int | None, said: str) -> None:
         """Keep the outcome."""
         self.result, self.pid, self.said = result, pid, said
         if self.parent is not None:

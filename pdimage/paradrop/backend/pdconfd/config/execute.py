@@ -23,7 +23,6 @@ class Executor:
     def __init__(self, runner: Runner, journal: Journal) -> None:
         self.runner = runner
         self.journal = journal
-        self._numbers: dict[int, int] = {}
         self._recovered = False
 
     def execute(self, commands: Iterable[Command]) -> None:
@@ -56,8 +55,7 @@ class Executor:
             for command in found:
                 self._note(command)
             whole = Command(0, effect)
-            whole.execute(self.runner)
-            if whole.result is None or (whole.failed and not isinstance(whole.result, TimeoutError)):
+            if not whole.execute(self.runner) and not isinstance(whole.result, TimeoutError):
                 log.info("%s: trying one by one", whole.failure)
                 continue
             for command in found:
@@ -69,14 +67,14 @@ class Executor:
 
     def _note(self, command: Command) -> None:
         undo = command.undo()
-        if undo and command.undoes is None and id(command) not in self._numbers:
-            self._numbers[id(command)] = self.journal.add(undo.effect)
+        if undo and command.undoes is None and command.number is None:
+            command.number = self.journal.add(undo.effect)
 
     def _look(self, command: Command) -> None:
         """Look at the outcome; what cannot be undone any more is forgotten."""
         if command.failed:
             log.warning("%s%s", "undoing: " if command.undoes else "", command.failure)
         gone = command.undoes or (command if command.failed and command.undo() is None else None)
-        number = self._numbers.pop(id(gone), None)
-        if number is not None:
-            self.journal.done(number)
+        if gone is not None and gone.number is not None:
+            self.journal.done(gone.number)
+            gone.number = None

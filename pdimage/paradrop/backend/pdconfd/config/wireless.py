@@ -6,14 +6,9 @@ from collections.abc import Iterator, Mapping
 from paradrop.backend.pdconfd.config.base import AllConfigs, ConfigError, ConfigObject, option_list
 from paradrop.backend.pdconfd.config.command import Command
 from paradrop.backend.pdconfd.config.effects import Run, StartDaemon, Step
-from paradrop.backend.pdconfd.config.hostapd import (
-    WifiDevice,
-    WifiIface,
-    hostapd_conf,
-    isHexString,
-    supplicant_conf,
-)
+from paradrop.backend.pdconfd.config.hostapd import hostapd_conf, isHexString, supplicant_conf
 from paradrop.backend.pdconfd.config.network import ConfigInterface, checked_ifname, create_link
+from paradrop.backend.pdconfd.config.wifioptions import WifiDevice, WifiIface
 
 # What iw calls the modes
 _IW_TYPES = {"ap": "__ap", "sta": "managed", "monitor": "monitor"}
@@ -127,4 +122,4 @@ def _hardware_address(name: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (2, *_number(name).to_bytes(5)))
 
 
-__all__ = ["ConfigWifiDevice", "ConfigWifiIface", "WifiDevice", "WifiIface", "isHexString"]
+__all__ = ["ConfigWifiDevice", "ConfigWifiIface", "isHexString"]
