@@ -15,12 +15,15 @@ from statistics import median
 import nbio
 from disk import Disk, cool, own_mounts
 from homes import keys
-from jobs import INSTALL, PACK, Job
+from jobs import INSTALL, KINDS, PACK, PEERS_INSTALL, PEERS_PACK, Job
 from measure import JobFailed, Usage, run_script
 from report import Check, as_json, rows, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
+# Load average above which others disturb the measurement.
+BUSY = 1.0
+PEERS = ["ostree", "casync"]
 NEEDED = ["tar", "gzip", "zstd", "gpg", "rsync", "mkfs.ext4", "mount", "findmnt", "apt-get", "dpkg-deb"]
 
 
@@ -56,12 +59,13 @@ class Bench:
         before = self.disk.written()
         usage = run_script(job.script, self.env, self.log)
         written = self.disk.written() - before
-        size = sum(path.stat().st_size for path in self.disk.mount.glob("*.gpg"))
+        packed = self.disk.mount.rglob("*") if job.kind == "pack" else ()
+        size = sum(path.stat().st_size for path in packed if path.is_file())
         return dataclasses.replace(usage, written=written, size=size)
 
     def check(self, job: Job) -> None:
         """Refuse to compare with a job that did only part of the work: what it installed must be the new tree."""
-        if job in INSTALL:
+        if job.kind != "pack":
             done = subprocess.run(["diff", "-rq", "--no-dereference", "-x", ".fussy", self.folder / "firmware-2",
                                    f"{self.disk.mount}/t/current/"], capture_output=True, text=True, check=False)
             if done.returncode:
@@ -71,7 +75,7 @@ class Bench:
 def needed_commands(job: Job) -> set[str]:
     if "fussy" not in job.name:
         return set()
-    return {"fussy-pack"} if job in PACK else {"fussy-pack", "fussy-install"}
+    return {"fussy-pack"} if job.kind == "pack" else {"fussy-pack", "fussy-install"}
 
 
 def installed_commands() -> set[str]:
@@ -80,9 +84,12 @@ def installed_commands() -> set[str]:
             if subprocess.run([PROGRAMS / name, "--help"], capture_output=True, check=False).returncode == 0}
 
 
-def chosen(only: list[str], available: set[str]) -> list[Job]:
+def chosen(only: list[str], peers: bool, available: set[str]) -> list[Job]:
     """Return the jobs asked for whose commands exist, saying which ones do not."""
-    jobs = [job for job in [*PACK, *INSTALL] if "plain" not in only or "fussy" not in job.name]
+    jobs = [*PACK, *INSTALL, *PEERS_PACK * peers, *PEERS_INSTALL * peers]
+    jobs.sort(key=lambda job: KINDS.index(job.kind))
+    if "plain" in only:
+        jobs = [job for job in jobs if "fussy" not in job.name]
     if kinds := set(only) - {"plain"}:
         jobs = [job for job in jobs if job.kind.split(" beside")[0] in kinds]
     for job in jobs:
@@ -97,9 +104,9 @@ def measure_jobs(folder: Path, jobs: list[Job], rounds: int) -> dict[Job, list[U
     own_mounts()
     with keys() as environment, Disk(folder) as disk:
         bench = Bench(folder, disk, environment)
-        if any(job in INSTALL for job in jobs):
-            wanted = any("fussy" in job.name for job in jobs)
-            bench.make_bundles([job for job in PACK if wanted or "fussy" not in job.name])
+        if any(job.kind != "pack" for job in jobs):
+            ours, peers = (any(word in job.name for job in jobs) for word in ("fussy", "ostree"))
+            bench.make_bundles([job for job in PACK if ours or "fussy" not in job.name] + PEERS_PACK * peers)
         for number in range(1, rounds + 1):
             for job in jobs:
                 usage = bench.measure(job)
@@ -136,6 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", choices=["pack", "install", "first install", "single", "plain"], action="append",
                         default=[], help="measure this alone (single: what is no comparison; plain: the plain tools "
                         "without our commands); may be repeated")
+    parser.add_argument("--peers", action="store_true", help="measure OSTree and casync too (Debian packages)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where trees and results are kept")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
     return parser.parse_args()
@@ -148,22 +156,26 @@ def main() -> None:
         signal.signal(number, stop)
     if os.geteuid():
         sys.exit("cannot measure: a file system is made and mounted; run as root")
-    if missing := [name for name in NEEDED if not shutil.which(name)]:
-        sys.exit(f"cannot measure: missing {', '.join(missing)}; run scripts/setup")
+    if missing := [name for name in NEEDED + PEERS * options.peers if not shutil.which(name)]:
+        sys.exit(f"cannot measure: missing {', '.join(missing)}; install what has it")
     options.folder.mkdir(exist_ok=True)
     # in a process of its own: reading the trees takes memory, and the memory of jobs is counted from ours upwards
     trees = subprocess.run([sys.executable, Path(__file__).with_name("trees.py"), options.folder], check=True,
                            stdout=subprocess.PIPE, text=True).stdout.strip()
     print(trees, file=sys.stderr)
     available = installed_commands()
-    jobs = chosen(options.only, available)
+    jobs = chosen(options.only, options.peers, available)
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"the load average is {load:.1f}: something else runs here, do not trust the times", file=sys.stderr)
     try:
         taken = measure_jobs(options.folder, jobs, options.rounds) if jobs else {}
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")
     found = rows(jobs, taken)
     checks = single_checks() if "fussy-install" in available and {*options.only, "single"} == {"single"} else []
-    result = {"trees": trees, "rounds": options.rounds, "kernel": os.uname().release, **as_json(found, checks, taken)}
+    result = {"trees": trees, "rounds": options.rounds, "load": load, "kernel": os.uname().release,
+              **as_json(found, checks, taken)}
     (options.folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1) if options.json else table(found, checks))
     sys.exit(any(row.missed for row in found) or not all(check.reached for check in checks))

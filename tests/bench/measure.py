@@ -47,5 +47,6 @@ def run_script(script: str, env: dict[str, str], log: Path) -> Usage:
         seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise JobFailed(f"exit code {process.returncode}: {log.read_text(errors='replace')[-2000:].strip()}")
+        said = log.read_text(errors="replace")[-2000:].strip()
+        raise JobFailed(f"exit code {process.returncode} of\n{script.strip()}\n{said}")
     return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)

@@ -21,8 +21,9 @@ class Row:
     memory: int
     written: int
     size: int
+    kept: tuple[str, ...]
     missed: tuple[str, ...]
-    target: str
+    goal: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ def limits(job: Job, ratio: float, size_ratio: float, written: int, memory: int)
         yield f"memory {job.memory_limit >> 20} MiB", memory <= job.memory_limit
 
 
+def goal(job: Job, ratio: float) -> str:
+    """Return what we are after beyond the limits, as text."""
+    if job.time_goal is None:
+        return ""
+    return f"goal {job.time_goal:.2f} x {'reached' if ratio <= job.time_goal else 'ahead'}"
+
+
 def rows(jobs: list[Job], taken: dict[Job, list[Usage]]) -> list[Row]:
     """Make a row of each job that was measured; the first one of a kind is 1.00."""
     made = []
@@ -66,9 +74,15 @@ def rows(jobs: list[Job], taken: dict[Job, list[Usage]]) -> list[Row]:
         size_ratio = size / first[0].size if first[0].size else 0.0
         kept = list(limits(job, ratio, size_ratio, int(written), memory))
         made.append(Row(job.kind, job.name, median(u.seconds for u in mine), ratio, median(u.cpu for u in mine), memory,
-                        int(written), int(size), tuple(text for text, ok in kept if not ok),
-                        ", ".join(text for text, _ in kept)))
+                        int(written), int(size), tuple(text for text, ok in kept if ok),
+                        tuple(text for text, ok in kept if not ok), goal(job, ratio)))
     return made
+
+
+def verdict(row: Row) -> str:
+    missed = f"MISS {', '.join(row.missed)}" if row.missed else ""
+    kept = f"pass {', '.join(row.kept)}" if row.kept else ""
+    return "; ".join(part for part in (missed, kept, row.goal) if part)
 
 
 def table(found: list[Row], checks: list[Check]) -> str:
@@ -80,9 +94,9 @@ def table(found: list[Row], checks: list[Check]) -> str:
             kind = row.kind
             lines += ["", f"{kind:<38} {'time':>8} {'ratio':>6} {'cpu':>8} {'memory':>9} {'written':>9} {'bundle':>9}"]
         size = f"{row.size / 1e6:6.1f} MB" if row.size else ""
-        verdict = f"  MISS {', '.join(row.missed)}" if row.missed else f"  pass ({row.target})" if row.target else ""
-        lines.append(f"  {row.name:<36} {row.seconds:6.2f} s {row.ratio:6.3f} {row.cpu:6.2f} s "
-                     f"{row.memory / 2**20:5.0f} MiB {row.written / 1e6:6.1f} MB {size:>9}{verdict}")
+        line = (f"  {row.name:<36} {row.seconds:6.2f} s {row.ratio:6.3f} {row.cpu:6.2f} s "
+                f"{row.memory / 2**20:5.0f} MiB {row.written / 1e6:6.1f} MB {size:>9}  {verdict(row)}")
+        lines.append(line.rstrip())
     lines.append("")
     for check in checks:
         sign = "at least" if check.more else "at most"

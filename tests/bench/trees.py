@@ -33,7 +33,7 @@ WEB_PAGE = ["libjs-bootstrap", "node-jquery"]
 RELATED = [
     ("usr/sbin/squid", "squid", "squid-openssl", "usr/sbin/squid"),
     ("usr/bin/sudo", "sudo", "sudo-ldap", "usr/bin/sudo"),
-    ("usr/bin/python3.11", "python3.11-minimal", "python3.11-nopie", "usr/bin/python3.11-nopie"),
+    ("usr/bin/python3.11", "python3.11-minimal", "python3.11-nopie", "usr/bin/python3.11"),
     ("usr/bin/php8.2", "php8.2-cli", "php8.2-phpdbg", "usr/bin/phpdbg8.2"),
     ("usr/sbin/php-fpm8.2", "php8.2-fpm", "php8.2-cgi", "usr/bin/php-cgi8.2"),
     ("usr/bin/qemu-system-arm", "qemu-system-arm", "qemu-system-ppc", "usr/bin/qemu-system-ppc"),
