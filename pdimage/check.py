@@ -1,0 +1,120 @@
+"""``pdimage check``: everything that can be wrong with an image before anything is built, all at once."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdimage import templates
+from pdimage.description import Image, Variables
+from pdimage.errors import Mistake, Mistakes
+from pdimage.reading import board_names, read_image
+
+
+def check(path: Path, board: str | None = None, variables: Variables | None = None) -> Image:
+    """Read the description at PATH for BOARD and look at all it names; return the image.
+
+    :raises Mistakes: with all mistakes, of the description, of chutes' descriptors, templates and overlays
+    """
+    image, mistakes = read_image(path, board, variables or {})
+    mistakes += problems(image)
+    if mistakes:
+        raise Mistakes(sorted(set(mistakes)))
+    return image
+
+
+def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
+    """Check the description at PATH for each board that it knows.
+
+    :raises Mistakes: with the mistakes of all boards
+    """
+    images: list[Image] = []
+    mistakes: list[Mistake] = []
+    for board in board_names(path) or (None,):
+        try:
+            images.append(check(path, board, variables))
+        except Mistakes as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise Mistakes(sorted(set(mistakes)))
+    return images
+
+
+def problems(image: Image) -> list[Mistake]:
+    """Return what is wrong with the things an image names; the description itself was read already."""
+    return [*_doubles(image), *_templates(image), *_overlays(image)]
+
+
+def _doubles(image: Image) -> Iterator[Mistake]:
+    """Yield chutes and templates that would be written to the same place."""
+    chutes: dict[str, str] = {}
+    for chute in image.chutes:
+        if chute.name in chutes:
+            yield chute.place.mistake(chute.where, f"is called {chute.name} as {chutes[chute.name]} is; give it a name")
+        chutes.setdefault(chute.name, chute.where)
+    targets: set[str] = set()
+    for template in image.templates:
+        if template.target in targets:
+            yield template.place.mistake("templates", f"{template.target} is made twice; keep one of them")
+        targets.add(template.target)
+
+
+def _templates(image: Image) -> Iterator[Mistake]:
+    for template in image.templates:
+        try:
+            templates.render_file(template.source, template_variables(image))
+        except Mistakes as error:
+            yield from error.mistakes
+
+
+def template_variables(image: Image) -> Variables:
+    """Return what templates can use: the description's variables, and ``image`` and ``board``."""
+    facts = {"name": image.name, "version": image.version, "compatible": list(image.compatible),
+             "chutes": [chute.name for chute in image.chutes]}
+    return {**image.variables, "board": image.board or "", "image": facts}
+
+
+@dataclass(frozen=True)
+class OverlayFile:
+    """A file of an overlay: where it is, and its path in the tree. Directories come before what they hold."""
+
+    source: Path
+    target: str
+    facts: os.stat_result
+
+
+def overlay_files(directory: Path) -> Iterator[OverlayFile]:
+    """Yield what an overlay holds, in the order of names; what editors and version control keep there is not in it."""
+    pending = [directory]
+    while pending:
+        here = pending.pop()
+        for item in sorted(os.scandir(here), key=lambda item: item.name):
+            if item.name in (".git", ".svn", ".bzr") or item.name.endswith("~"):
+                continue
+            found = Path(item.path)
+            facts = item.stat(follow_symlinks=False)
+            yield OverlayFile(found, str(found.relative_to(directory)), facts)
+            if stat.S_ISDIR(facts.st_mode):
+                pending.append(found)
+
+
+def _overlays(image: Image) -> Iterator[Mistake]:
+    for directory in image.overlay:
+        for item in overlay_files(directory):
+            if problem := _unusable(item):
+                yield Mistake(str(item.source), 0, "", problem)
+
+
+def _unusable(item: OverlayFile) -> str:
+    """Return why a file of an overlay can't go into the tree, or an empty text."""
+    if item.target.split("/")[0] == ".fussy" and not stat.S_ISDIR(item.facts.st_mode):
+        return "lies below .fussy, which describes the release; put it elsewhere"
+    if stat.S_ISLNK(item.facts.st_mode):
+        target = os.readlink(item.source)
+        inside = os.path.normpath(os.path.join("/tree", os.path.dirname(item.target), target))
+        if not target.startswith("/") and not Path(inside).is_relative_to("/tree"):
+            return f"is a link that leads out of the tree, to {target}; write a full path if the router's own is meant"
+    elif not stat.S_ISREG(item.facts.st_mode) and not stat.S_ISDIR(item.facts.st_mode):
+        return "is neither a file nor a directory nor a symbolic link; a firmware can't carry it"
+    return ""
