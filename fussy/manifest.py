@@ -36,7 +36,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENTRIES_FOLLOW = b'"entries":[\n'
 # What a release may be called: one path component that no shell, tar or glob takes for something else.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@ -]{0,199}")
-RESERVED_NAMES = frozenset({"current", "failsafe", "previous"})
+RESERVED_NAMES = frozenset({"current", "current~", "failsafe", "previous"})
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -256,6 +256,14 @@ def unsafe_path(path: bytes) -> str:
     return ""
 
 
+def usable_attribute(name: str) -> bool:
+    """Whether an extended attribute can have this name (xattr(7)) and a manifest can hold it."""
+    try:
+        return 0 < len(name.encode()) <= 255 and "\0" not in name
+    except UnicodeEncodeError:
+        return False
+
+
 def check_entries(entries: Sequence[Entry], *, devices: bool) -> list[str]:
     """Return all that is wrong with ENTRIES; see :class:`Checker`. An empty list means safe to write."""
     checker = Checker(devices=devices)
@@ -299,7 +307,9 @@ class Checker:
         return ""
 
     def _wrong_facts(self, entry: Entry) -> str:
-        if entry.size < 0 or not 0 <= entry.mode <= 0o7777 or not 0 <= entry.uid < 2**32 or not 0 <= entry.gid < 2**32:
+        # the greatest number is no owner: chown(2) takes it for "leave as it is"
+        owned = 0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1
+        if not owned or not 0 <= entry.size < 2**63 or not 0 <= entry.mode <= 0o7777:
             return "size, mode or owner out of range"
         if not -(2**62) < entry.mtime < 2**62:
             return "time out of range"
@@ -311,6 +321,10 @@ class Checker:
             return "a symbolic link without a usable target"
         if entry.type in _DEVICES and not self._devices:
             return "a device node, which the manifest does not allow"
+        if entry.type in _DEVICES and not (0 <= entry.device[0] < 2**12 and 0 <= entry.device[1] < 2**20):
+            return "device numbers out of range"
+        if not all(map(usable_attribute, entry.xattrs)):
+            return "an extended attribute without a usable name"
         return ""
 
 

@@ -100,10 +100,14 @@ def _found(file: bytes, path: bytes) -> Found:
     text, raw = manifest.spell(path)
     target, raw_target = manifest.spell(os.readlink(file)) if kind == "symlink" else ("", "")
     device = (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if kind in ("character", "block") else (0, 0)
+    xattrs = xattrs_of(file)
+    if not all(map(manifest.usable_attribute, xattrs)):
+        raise FussyError(f"cannot pack {os.fsdecode(file)}: it has an extended attribute whose name is not UTF-8; "
+                         "remove it with setfattr -x")
     return Found(manifest.Entry(
         type=kind, path=text, raw_path=raw, mode=0o777 if kind == "symlink" else stat.S_IMODE(facts.st_mode),
         uid=facts.st_uid, gid=facts.st_gid, mtime=int(facts.st_mtime), size=facts.st_size if kind == "file" else 0,
-        target=target, raw_target=raw_target, device=device, xattrs=xattrs_of(file),
+        target=target, raw_target=raw_target, device=device, xattrs=xattrs,
     ), file, facts)
 
 
