@@ -10,14 +10,22 @@ Digits compare as numbers; letters sort before everything else but the end; ``~`
 import re
 
 # One run of non-digits (possibly empty) and the number that follows it.
-_PART = re.compile(r"(\D*)(\d*)")
+_PART = re.compile(r"([^0-9]*)([0-9]*)")
+
+# A number as (count of digits, digits), which sorts as its value does, however long it is.
+Number = tuple[int, str]
 
 
-def key(version: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+def key(version: str) -> tuple[tuple[tuple[int, ...], Number], ...]:
     """Return a value that sorts as VERSION does. Any text is a version."""
     parts = [part for part in _PART.findall(version) if part != ("", "")]
     # The empty last part makes the end of one version comparable with the text that goes on in another.
-    return tuple(((*map(_weight, text), 0), int(digits or 0)) for text, digits in [*parts, ("", "")])
+    return tuple(((*map(_weight, text), 0), _number(digits)) for text, digits in [*parts, ("", "")])
+
+
+def _number(digits: str) -> Number:
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def _weight(character: str) -> int:
