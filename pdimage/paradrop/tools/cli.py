@@ -3,19 +3,17 @@
 It talks to a router directly, by host and port, and needs no account anywhere else.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
 import fussy
 from fussy.commands import Command
 from paradrop.lib import settings
-from paradrop.tools import tokens
+from paradrop.tools import show, tokens
 from paradrop.tools.client import Client, Result, segment
 from paradrop.tools.display import Display
 from paradrop.tools.errors import ToolError
@@ -116,7 +114,7 @@ def rollback(context: click.Context, host: str, port: int, name: str) -> None:
 def list_chutes(context: click.Context, host: str, port: int, as_json: bool) -> None:
     """List the chutes of a router."""
     chutes = _client(context, host, port).ask("GET", "/api/v1/chutes")
-    _table(chutes, ["name", "state", "version", "warning"], as_json)
+    click.echo(show.as_json(chutes) if as_json else show.table(chutes, "name", "state", "version", "warning"))
 
 
 @chute.command("logs", cls=Command)
@@ -140,7 +138,7 @@ def chute_logs(context: click.Context, host: str, port: int, name: str, follow: 
 def logs(context: click.Context, host: str, port: int, follow: bool, lines: int) -> None:
     """Show the log of a router's daemon."""
     found = _client(context, host, port).text(f"/api/v1/logs?tail={lines}&follow={str(follow).lower()}")
-    _copy(_log_line(line) for line in found)
+    _copy(show.log_line(line) for line in found)
 
 
 @main.group()
@@ -156,12 +154,7 @@ def router() -> None:
 def status(context: click.Context, host: str, port: int, as_json: bool) -> None:
     """Show how a router is."""
     found = _client(context, host, port).ask("GET", "/api/v1/status")
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
-    counts = ", ".join(f"{number} {state}" for state, number in sorted(found["chutes"].items())) or "none"
-    click.echo(f"version {found['version']}\nup for {found['uptime'] / 3600:.1f} h\nchutes: {counts}\n"
-               f"changes under way: {found['changes']}")
+    click.echo(show.as_json(found) if as_json else show.status(found))
 
 
 @router.command(cls=Command)
@@ -175,13 +168,7 @@ def config(context: click.Context, host: str, port: int, file: str | None, as_js
     client = _client(context, host, port)
     found = client.ask("GET", f"/api/v1/config/{segment(file)}" if file else "/api/v1/config")
     files = {file: found} if file else found
-    if as_json:
-        click.echo(json.dumps(files, indent=1))
-        return
-    for name, sections in files.items():
-        click.echo(f"# {name}")
-        for section in sections:
-            click.echo(_section(section))
+    click.echo(show.as_json(files) if as_json else show.configuration(files))
 
 
 @router.command(cls=Command)
@@ -192,7 +179,7 @@ def config(context: click.Context, host: str, port: int, file: str | None, as_js
 def changes(context: click.Context, host: str, port: int, as_json: bool) -> None:
     """List what was asked of a router, and how it ended."""
     found = _client(context, host, port).ask("GET", "/api/v1/changes")
-    _table(found, ["id", "kind", "chute", "state", "message"], as_json)
+    click.echo(show.as_json(found) if as_json else show.table(found, "id", "kind", "chute", "state", "message"))
 
 
 @router.command(cls=Command)
@@ -282,29 +269,3 @@ def _copy(lines: Iterator[str]) -> None:
     with suppress(KeyboardInterrupt):
         for line in lines:
             click.echo(line)
-
-
-def _log_line(line: str) -> str:
-    from datetime import datetime
-
-    record = json.loads(line)
-    when = datetime.fromtimestamp(record["time"]).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{when} {record['level']} {record['module']}: {record['message']}"
-
-
-def _table(rows: list[dict[str, Any]], columns: list[str], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
-    texts = [[str(row[column] if row[column] is not None else "-") for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-    for line in [[column.upper() for column in columns], *texts]:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _section(section: dict[str, Any]) -> str:
-    title = " ".join(filter(None, ["config", section["type"], section["name"]]))
-    lines = [f"{title} #{section['owner']}" if section["owner"] else title]
-    lines += [f"\toption {key} '{value}'" for key, value in section["options"].items()]
-    lines += [f"\tlist {key} '{value}'" for key, values in section["lists"].items() for value in values]
-    return "\n".join(lines)

@@ -24,9 +24,10 @@ from paradrop.lib.api import pdapi, pdrest, wire
 from paradrop.lib.api.feed import Feed
 from paradrop.lib.errors import ParadropError
 from paradrop.tools import client as tools_client
+from paradrop.tools import show as tools_show
 
 
-@pytest.mark.parametrize("module", [pdapi, wire, apiutils, tools_client])
+@pytest.mark.parametrize("module", [pdapi, wire, apiutils, tools_client, tools_show])
 def test_examples_in_docstrings(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 

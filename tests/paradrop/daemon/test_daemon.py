@@ -90,11 +90,15 @@ def test_a_taken_port_is_told_in_one_line(daemon: Daemon) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_unreadable_setting_is_told_in_one_line(daemon: Daemon) -> None:
-    done = subprocess.run([sys.executable, "-m", "paradrop.main", "-s", "nonsense"], cwd=daemon.home,
+@pytest.mark.parametrize(("setting", "text"), [
+    ("nonsense", "KEY:value"), ("PDFCD_V1_NETWORKS:10.0.0.0/8 all", "PDFCD_V1_NETWORKS: 'all'"),
+    ("PDFCD_FAILURE_LIMIT:few", "not a whole number"), ("PDFCD_ADDRESS:nowhere.invalid", "cannot listen on nowhere"),
+])
+def test_an_unusable_setting_is_told_in_one_line(daemon: Daemon, setting: str, text: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "paradrop.main", "-s", setting], cwd=daemon.home,
                           env=daemon.environment, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "KEY:value" in done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert text in done.stderr
 
 
 def test_pdconfd_alone(daemon: Daemon) -> None:

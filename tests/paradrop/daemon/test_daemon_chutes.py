@@ -129,6 +129,25 @@ def test_without_an_engine_the_rest_goes_on(tmp_path: Path, engine_of_session: E
         assert "chutes: none" in router.paradrop("router", "status", *THERE)
 
 
+@pytest.mark.slow
+def test_a_stop_amid_a_build_is_told_and_leaves_nothing(router: Daemon) -> None:
+    long = {"name": "long", "owner": "me", "dockerfile": {"inline": "FROM busybox\nRUN sleep 40\n"}}
+    (router.home / "long.json").write_text(json.dumps(long))
+    with running(router):
+        command = subprocess.Popen(
+            [*router.prefix(), sys.executable, "-m", "paradrop.tools", "chute", "install", *THERE, "long.json"],
+            cwd=router.home, env=router.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(2)
+        began = time.monotonic()
+        assert router.kill(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 15
+        output = command.communicate(timeout=10)[0]
+        assert command.returncode == 1
+        assert output.splitlines()[-1].startswith("ERROR: Failed to install chute.(The router stops before this is")
+        router.start()
+        assert json.loads(router.paradrop("chute", "list", *THERE, "--json")) == []
+
+
 def test_a_failed_build_says_why(router: Daemon) -> None:
     broken = {"name": "broken", "owner": "me", "dockerfile": {"inline": "FROM busybox\nRUN false\n"}}
     (router.home / "broken.json").write_text(json.dumps(broken))

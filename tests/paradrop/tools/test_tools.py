@@ -123,8 +123,12 @@ def serve_once(answer: bytes) -> int:
 
     def work() -> None:
         with server, server.accept()[0] as connection:
+            connection.settimeout(5)
             connection.recv(65536)
             connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):  # a close with data unread would be a reset
+                pass
 
     threading.Thread(target=work, daemon=True).start()
     return int(server.getsockname()[1])

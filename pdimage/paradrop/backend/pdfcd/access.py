@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import ipaddress
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from paradrop.backend.pdfcd.apiutils import addressWithin
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import settings
 from paradrop.lib.api.pdrest import Request
+from paradrop.lib.errors import ParadropError
 
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Paradrop", charset="UTF-8"'}
 LOCKED_OUT = 300.0
@@ -101,6 +103,17 @@ class Access:
         if identity is not None:
             self._passed = {digest: (version, identity)}
         return identity
+
+
+def check_settings() -> None:
+    """Raise a ParadropError if a setting that says who may do what cannot be understood."""
+    for network in str(settings.PDFCD_V1_NETWORKS).split():
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError as error:
+            raise ParadropError(f"cannot use the setting PDFCD_V1_NETWORKS: {error}") from error
+    if not isinstance(settings.PDFCD_FAILURE_LIMIT, int):
+        raise ParadropError("cannot use the setting PDFCD_FAILURE_LIMIT: it is not a whole number")
 
 
 def may_use_v1(request: Request) -> str | None:

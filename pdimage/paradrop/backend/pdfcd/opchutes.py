@@ -225,5 +225,5 @@ OPERATIONS = [
     Operation("GET", f"{_ONE}/versions", list_versions, "viewer", list[VersionView], errors=(404,)),
     Operation("POST", f"{_ONE}/rollback", rollback_chute, "operator", ChangeView, status=202, errors=(404, 409)),
     Operation("GET", f"{_ONE}/config", get_descriptor, "operator", DescriptorView, errors=(404,)),
-    Operation("GET", f"{_ONE}/logs", get_chute_log, "viewer", "text/plain", query=LogQuery, errors=(404, 409)),
+    Operation("GET", f"{_ONE}/logs", get_chute_log, "viewer", "text/plain", query=LogQuery, errors=(404,)),
 ]

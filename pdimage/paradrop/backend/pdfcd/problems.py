@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from paradrop.lib.api.pdapi import getErrorToken
 from paradrop.lib.errors import ConflictError, DescriptorError, ParadropError
+from paradrop.lib.utils.dockerclient import DockerError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(409, error.message, mistakes=error.mistakes)
         case DescriptorError():
             return Problem(422, error.message, mistakes=error.mistakes)
+        case DockerError():
+            return Problem(503, error.message)
         case ParadropError():
             return Problem(409, error.message)
     return Problem(500, "cannot answer: an error in the router's software; its log has the token")

@@ -1,6 +1,7 @@
 """The API server: what answers ``/v1``, and the set-up of everything that the two APIs stand on."""
 
 import logging
+import math
 import shutil
 import threading
 import time
@@ -8,6 +9,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from paradrop.backend.pdfcd import access
 from paradrop.backend.pdfcd.access import Access, Failures
 from paradrop.backend.pdfcd.accounts import Accounts
 from paradrop.backend.pdfcd.apichute import ChuteAPI
@@ -20,6 +22,8 @@ from paradrop.lib.api.wire import json2str
 from paradrop.lib.chute import Chute
 
 log = logging.getLogger(__name__)
+
+_STOPPED = "The router stops before this is done; see what has become of it when it is back."
 
 
 class Queue(Protocol):
@@ -148,7 +152,7 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
         journal: where ``/api/v1/logs`` reads; None is a new one that hears nothing yet.
 
     Raises:
-        ParadropError: the port is taken.
+        ParadropError: the port is taken, or a setting is wrong.
     """
     from paradrop.backend.fc.chutestorage import ChuteStorage
     from paradrop.backend.fc.configurer import PDConfigurer
@@ -156,6 +160,7 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
     from paradrop.backend.pdfcd.app import make_app
 
     args = args or Namespace()
+    access.check_settings()
     offset = 10000 * bool(getattr(args, "development", False)) + 20000 * bool(getattr(args, "unittest", False))
     sockets = serve.listen(str(settings.PDFCD_ADDRESS).split(), int(settings.PDFCD_PORT) + offset)
     if getattr(args, "mode", "production") == "production":
@@ -168,11 +173,18 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
     worker = threading.Thread(target=configurer.performUpdates, name="updates", daemon=True)
     worker.start()
 
+    end = math.inf
+
     def stopping() -> None:
+        nonlocal end
+        end = time.monotonic() + serve.GRACE_SECONDS
         configurer.stop()
         rest.journal.feed.close()
+        last_word = threading.Timer(serve.GRACE_SECONDS - 2, rest.changes.finish_all, (_STOPPED,))
+        last_word.daemon = True
+        last_word.start()
 
     serve.run(make_app(rest), sockets, worker.is_alive, stopping)
-    worker.join(serve.GRACE_SECONDS)
+    worker.join(max(0.0, end - time.monotonic()))
     if worker.is_alive():
         log.warning("an update is not over: its chute is put in order when the daemon starts again")
