@@ -193,7 +193,7 @@ def engine(engine_of_session: Engine, home: Path) -> Iterator[Engine]:
 
 @dataclass
 class Router:
-    """A router with its engine, pdconfd and chute store, all real; ``wan0`` leads out, and ``lan0`` is there for chutes."""
+    """A router with its engine, pdconfd and chute store, all real; ``wan0`` leads out, ``lan0`` is for chutes."""
 
     engine: Engine
     home: Path
@@ -246,9 +246,11 @@ class Router:
                              [address["local"] for address in link["addr_info"] if address["scope"] == "global"])
                             for link in json.loads(self.engine.run("ip", "-json", "address"))
                             if not link["ifname"].startswith("veth")),
-            "rules": [re.sub(r"172\.31\.\d+\.\d+", "ADDRESS", line) for table in ("filter", "nat")
+            "rules": [re.sub(r"172\.31\.\d+\.\d+", "ADDRESS", line)
+                      for table in ("filter", "nat")
                       for line in self.engine.run("iptables", "-t", table, "-S").splitlines()],
-            "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("*") if (text := path.read_text())},
+            "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("*")
+                      if (text := path.read_text())},
             "store": chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList),
             "disk": Path(settings.FC_CHUTESTORAGE_SAVE_PATH).read_bytes()
             if chutestorage.ChuteStorage.chuteList else None,

@@ -101,6 +101,8 @@ class ChuteStorage(PDStorage):
         ChuteStorage.chuteList = chutes
         try:
             self.saveToDisk()
+            if self.filename:
+                Path(self.filename).chmod(0o600)  # it holds keys of wireless networks
         except BaseException:
             ChuteStorage.chuteList = before
             raise

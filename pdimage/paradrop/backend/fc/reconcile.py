@@ -12,10 +12,9 @@ from paradrop.backend.fc import journal
 from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.backend.pdconfd import client
 from paradrop.lib import descriptor, settings
-from paradrop.lib.chute import Chute
 from paradrop.lib.config import dockerconfig, osconfig
 from paradrop.lib.errors import ParadropError
-from paradrop.lib.utils import containers
+from paradrop.lib.utils import containers, dockerapi, netns
 from paradrop.lib.utils.dockerspec import container_name
 
 log = logging.getLogger(__name__)
@@ -31,27 +30,30 @@ def reconcile(storage: ChuteStorage) -> bool:
                   ", ".join(names))
         return False
     log.warning("an update of %s was cut short; setting it right", ", ".join(names))
-    if osconfig.reconcile(storage.getChuteList(), names) and settings.PDCONFD_ENABLED:
+    for name in names:
+        if storage.getChute(name) is not None:
+            dockerconfig.bringBackVolumeDirs(name)  # before DHCP servers start, which have their leases there
+    osconfig.reconcile(storage.getChuteList(), names)
+    if settings.PDCONFD_ENABLED:
         client.reloadAll()
     good = True
     for name in names:
         try:
             _restore_containers(name, storage)
-            _restore_directories(name, storage.getChute(name), entries[name])
+            if storage.getChute(name) is None:
+                _remove_directories(name, entries[name])
             journal.end(name)
         except ParadropError as error:
             log.error("cannot set right the chute %s: %s", name, error.message)
             good = False
+    netns.sweep(wire.external for chute in storage.getChuteList() for wire in dockerapi.wires(chute))
     return good
 
 
-def _restore_directories(name: str, chute: Chute | None, made: list[str]) -> None:
-    if chute is None:
-        dockerconfig.removeVolumeDirs(name)
-        for directory in made:
-            shutil.rmtree(directory, ignore_errors=True)
-    else:
-        dockerconfig.bringBackVolumeDirs(name)
+def _remove_directories(name: str, made: list[str]) -> None:
+    dockerconfig.removeVolumeDirs(name)
+    for directory in made:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _restore_containers(name: str, storage: ChuteStorage) -> None:

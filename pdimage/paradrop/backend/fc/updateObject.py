@@ -51,7 +51,7 @@ class UpdateObject:
         self.updateClass: str = obj["updateClass"]
         self.updateType: str = str(obj.get("updateType"))
         self.name: str = str(obj.get("name"))
-        self.tok: int = int(obj.get("tok") or time.time())
+        self.tok: Any = obj.get("tok") or int(time.time())
         self.pkg: Any = obj.get("pkg")
         self.func: Callable[[Any], object] | None = obj.get("func")
         self.user: str | None = obj.get("user")

@@ -188,17 +188,10 @@ def recorded(chute: Chute | None) -> dict[str, str]:
     return dict((chute and chute.getCache("containers")) or {})
 
 
-def owned_images(chute: Chute | None) -> set[str]:
-    """Return the ids of the images that came for this chute, those of its previous version included."""
-    if chute is None:
-        return set()
-    versions = [chute.getCache("images"), chute.getCache("previousImages")]
+def owned_images(*chutes: Chute | None) -> set[str]:
+    """Return the ids of the images that came for these chutes, those of their previous versions included."""
+    versions = [chute.getCache(key) for chute in chutes if chute is not None for key in ("images", "previousImages")]
     return {entry["id"] for images in versions for entry in (images or {}).values() if entry["owned"]}
-
-
-def images_in_use(chutes: Iterable[Chute], besides: str) -> set[str]:
-    """Return the ids of the images that chutes use, but for one."""
-    return {image for chute in chutes if chute.name != besides for image in owned_images(chute)}
 
 
 def _label(chute: str | None) -> str:

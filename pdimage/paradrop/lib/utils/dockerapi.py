@@ -35,7 +35,7 @@ def prepareImages(update: "UpdateObject") -> None:
     """
     client = connect()
     known = update.new.getCache("images") or {}
-    owned = containers.owned_images(update.old)
+    owned = containers.owned_images(*update.chuteStor.getChuteList())
     images: dict[str, dict[str, Any]] = {}
     for service, source in (update.new.getCache("virtPreamble") or {}).items():
         entry = known.get(service)
@@ -178,23 +178,18 @@ def wire_up(chute: Chute) -> None:
         ParadropError: a container does not run, or the interface cannot be made.
     """
     known = containers.recorded(chute)
-    for record in chute.getCache("networkInterfaces") or []:
-        container = known.get(record.get("service") or next(iter(known), ""))
-        wire = wire_of(record)
-        if container is None or wire is None:
-            continue
-        found = containers.inspect(container)
+    for wire in wires(chute):
+        found = containers.inspect(known.get(wire.service, ""))
         if found is None or not found["State"]["Pid"]:
             raise DockerError(f"cannot connect {wire.internal} of {chute.name}: its container does not run")
         netns.connect(wire, int(found["State"]["Pid"]))
 
 
-def wire_of(record: dict[str, Any]) -> netns.Wire | None:
-    """Return the wire for a record of networkInterfaces; None for one that has no end in the chute."""
-    if record.get("netType") == "wan" or not record.get("ipaddrWithPrefix"):
-        return None
-    external = record.get("bridge") or record["externalIntf"]
-    return netns.Wire(external, record["internalIntf"], record["ipaddrWithPrefix"])
+def wires(chute: Chute) -> list[netns.Wire]:
+    """Return the wires for a chute's networkInterfaces. Those without an address there have no end in the chute."""
+    return [netns.Wire(record.get("bridge") or record["externalIntf"], record["internalIntf"],
+                       record["ipaddrWithPrefix"], record["service"])
+            for record in chute.getCache("networkInterfaces") or [] if record.get("ipaddrWithPrefix")]
 
 
 def specs(update: "UpdateObject") -> list[ContainerSpec]:
@@ -263,7 +258,8 @@ def writeDockerConfig() -> None:
 
 def _remove_images(update: "UpdateObject", images: set[str]) -> None:
     """Remove images, unless another chute uses them or the engine refuses: some other container may run from one."""
-    for image in images - containers.images_in_use(update.chuteStor.getChuteList(), update.name):
+    others = [chute for chute in update.chuteStor.getChuteList() if chute.name != update.name]
+    for image in images - containers.owned_images(*others):
         try:
             containers.remove_image(image)
         except DockerError as error:

@@ -7,7 +7,9 @@ one end of a veth pair whose other end is a port of it. Both vanish with the con
 import contextlib
 import json
 import logging
+import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paradrop.lib.errors import ParadropError
@@ -15,16 +17,18 @@ from paradrop.lib.errors import ParadropError
 log = logging.getLogger(__name__)
 
 TIMEOUT = 20
+_OURS = re.compile(r"[ht](br-v)?(net|lan|wlan)[0-9a-f]{4}")
 Argv = list[str]
 
 
 @dataclass(frozen=True)
 class Wire:
-    """An interface to make: ``external`` on the host, ``internal`` in the container, with an address and prefix."""
+    """An interface to make: ``external`` on the host, ``internal`` in a service's container, with its address."""
 
     external: str
     internal: str
     address: str
+    service: str = "main"
 
     @property
     def port(self) -> str:
@@ -59,6 +63,14 @@ def disconnect(wire: Wire, pid: int | None = None) -> None:
         _quietly([*_inside(pid), "link", "delete", "dev", wire.internal])
     _quietly(["ip", "link", "delete", "dev", wire.passing])
     _quietly(["ip", "link", "delete", "dev", wire.port])
+
+
+def sweep(externals: Iterable[str]) -> None:
+    """Remove the host's ends of wires that no longer belong to any of these interfaces, as a crash leaves them."""
+    keep = {end for external in externals for end in (Wire(external, "", "").port, Wire(external, "", "").passing)}
+    for link in json.loads(_run(["ip", "-json", "link", "show"]) or "[]"):
+        if _OURS.fullmatch(link["ifname"]) and link["ifname"] not in keep:
+            _quietly(["ip", "link", "delete", "dev", link["ifname"]])
 
 
 def commands(wire: Wire, pid: int, external_kind: str) -> list[Argv]:
