@@ -1,0 +1,69 @@
+"""The measurements measure what they say: memory of whole pipelines, differences of trees, verdicts."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module
+
+
+def test_the_largest_process_of_a_pipeline_counts(bench, tmp_path: Path) -> None:
+    measure = bench("measure")
+    env = dict(os.environ)
+    script = "true | (true; python3 -c 'x = bytes(b\"x\") * (200 << 20)' | cat) | cat"
+    usage = measure.run_script(script, env, tmp_path / "log")
+    assert 200 << 20 < usage.memory < 300 << 20
+    assert usage.seconds > 0
+
+
+def test_a_job_that_fails_tells_why(bench, tmp_path: Path) -> None:
+    measure = bench("measure")
+    with pytest.raises(measure.JobFailed, match="(?s)exit code 7.*no such luck"):
+        measure.run_script("(echo no such luck >&2; exit 7) | cat", dict(os.environ), tmp_path / "log")
+
+
+def test_trees_are_compared_by_content(bench, tmp_path: Path) -> None:
+    trees = bench("trees")
+    old, new = tmp_path / "firmware-1", tmp_path / "firmware-2"
+    old.mkdir()
+    for name in ("same", "touched", "changed", "moved", "gone"):
+        (old / name).write_text(name)
+    shutil.copytree(old, new, symlinks=True)
+    os.utime(new / "touched", (1, 1))
+    (new / "changed").write_text("CHANGED!")
+    (new / "moved").rename(new / "elsewhere")
+    (new / "gone").unlink()
+    (new / "new").write_text("something new")
+    (tmp_path / "versions.json").write_text('{"stand_ins": false}')
+    found = trees.compare(tmp_path)
+    assert (found.changed, found.changed_bytes, found.added, found.added_bytes) == (1, 8, 1, 13)
+    assert (found.moved, found.mtime_only, found.gone) == (1, 1, 2)
+
+
+def test_limits_are_judged_on_paired_ratios(bench) -> None:
+    jobs, report, measure = bench("jobs"), bench("report"), bench("measure")
+    first = jobs.Job("pack", "classic", "")
+    second = jobs.Job("pack", "ours", "", time_limit=0.2, size_limit=1.1, memory_limit=1 << 20, time_goal=0.15)
+    taken = {
+        # the second round is slow for both: the ratio is not hurt by it
+        first: [measure.Usage(10, 1, 0, 0, 1000), measure.Usage(40, 1, 0, 0, 1000), measure.Usage(10, 1, 0, 0, 1000)],
+        second: [measure.Usage(2, 1, 9, 0, 1200), measure.Usage(8, 1, 9, 0, 1200), measure.Usage(3, 1, 9, 0, 1200)],
+    }
+    classic, ours = report.rows([first, second], taken)
+    assert (classic.ratio, ours.ratio) == (1.0, 0.2)
+    assert ours.missed == ("size 1.10 x",)
+    assert report.verdict(ours) == "MISS size 1.10 x; pass time 0.20 x, memory 1 MiB; goal 0.15 x ahead"
+    text = report.table([classic, ours], [report.Check("start", 80.0, "ms", 150)])
+    assert "MISS size" in text
+    assert "pass (at most 150 ms)" in text
