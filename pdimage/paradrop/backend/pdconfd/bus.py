@@ -85,7 +85,7 @@ class Bus:
     def _handle(self, message: "Message") -> bool | None:
         """Take a call of one of our methods; it is answered later, when the work is done."""
         from dbus_fast import Message, MessageType
-        if message.message_type != MessageType.METHOD_CALL or message.interface != self.interface.name:
+        if message.message_type != MessageType.METHOD_CALL or message.interface not in (None, self.interface.name):
             return None
         method = next((method for method in self.interface.methods if method.name == message.member), None)
         if method is None or message.path != PATH:

@@ -109,7 +109,7 @@ class ConfigDnsmasq(ConfigObject):
         yield Step(Command.PRIO_START_DAEMON, daemon, daemon.stop(), on=tuple(on))
 
     def _dhcp(self, allConfigs: AllConfigs, interface: str) -> ConfigDhcp:
-        """Return the dhcp section of an interface: the one of the same name, or else the one that says so."""
+        """Return the dhcp section that is for an interface; without one, its coming is waited for under that name."""
         for config in self.all_of(allConfigs, ConfigDhcp):
             if config.values.interface == interface:
                 return self.find(allConfigs, ConfigDhcp, config.name)

@@ -32,6 +32,9 @@ _TOP = {FORWARD: ("2",)}
 # What IPv6 cannot do without: router and neighbour discovery (RFC 4890, section 4.4.1)
 _DISCOVERY = ("router-solicitation", "router-advertisement", "neighbour-solicitation", "neighbour-advertisement")
 
+# The kernel keeps 256 bytes of a comment, the last of which is zero
+_COMMENT_BYTES = 255
+
 # Packets start to be forwarded after the rules are there and stop before the rules go
 _PRIO_FORWARDING_ON = Command.PRIO_ADD_IPTABLES + 1
 _PRIO_FORWARDING_OFF = Command.PRIO_ADD_IPTABLES - 1
@@ -50,7 +53,8 @@ def rule(program: str, table: str, chain: str, words: Sequence[str], comment: st
         append: at the end of the chain instead of at its top.
         shared: see Step.
     """
-    body = (*words, "--match", "comment", "--comment", comment[:255])
+    said = comment.encode("utf-8", "surrogateescape")[:_COMMENT_BYTES].decode("utf-8", "ignore")
+    body = (*words, "--match", "comment", "--comment", said)
     start = _start(program, table)
     add = ("--append", chain) if append else ("--insert", chain, *_TOP.get(chain, ()))
     return Step(Command.PRIO_ADD_IPTABLES, Run((*start, *add, *body)), Run((*start, "--delete", chain, *body)),
