@@ -42,7 +42,7 @@ def head(top: str, entry: manifest.Entry) -> bytes:
     elif entry.type == "symlink":
         info.linkname = entry.link.decode("utf-8", "surrogateescape")
     info.devmajor, info.devminor = entry.device
-    info.pax_headers = {_XATTR + name: value.decode("utf-8", "surrogateescape")
+    info.pax_headers = {_keyword(name): value.decode("utf-8", "surrogateescape")
                         for name, value in sorted(entry.attributes().items())}
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
@@ -63,6 +63,15 @@ def _ustar(top: str, entry: manifest.Entry) -> bytes:
               b"ustar", b"00", b"", b"", b"", b"", b""]
     fields[6] = b"%06o\0 " % sum(_HEADER.pack(*fields))
     return _HEADER.pack(*fields)
+
+
+def _keyword(attribute: str) -> str:
+    """Return the pax keyword of an extended attribute; a keyword ends at ``=``, so GNU tar writes that as ``%3D``."""
+    return _XATTR + attribute.replace("%", "%25").replace("=", "%3D")
+
+
+def _attribute(keyword: str) -> str:
+    return keyword.removeprefix(_XATTR).replace("%3D", "=").replace("%25", "%")
 
 
 def _text(top: str, path: bytes) -> str:
@@ -137,7 +146,7 @@ def _member(info: tarfile.TarInfo, pax: dict[str, bytes]) -> Member:
         mtime=numbers.get("mtime", int(info.mtime)),
         size=numbers.get("size", info.size) if kind == "file" else 0,
         device=(info.devmajor, info.devminor),
-        xattrs={key.removeprefix(_XATTR): value for key, value in pax.items() if key.startswith(_XATTR)},
+        xattrs={_attribute(key): value for key, value in pax.items() if key.startswith(_XATTR)},
     )
 
 

@@ -220,7 +220,7 @@ def beside_precious() -> Iterator[Path]:
 def facts(place: Path) -> dict[str, tuple[object, ...]]:
     """Everything below PLACE but the target, and what would show that it was touched."""
     found: dict[str, tuple[object, ...]] = {"": tuple(sorted(os.listdir(place)))}
-    for path in sorted((place / "outside").rglob("*")) + [place / "outside"]:
+    for path in [*sorted((place / "outside").rglob("*")), place / "outside"]:
         there = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(there.st_mode) else b""
         found[str(path)] = (there.st_mode, there.st_uid, there.st_nlink, there.st_mtime_ns, there.st_ctime_ns, content)
