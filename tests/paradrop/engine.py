@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import msgspec
 import pytest
 
 from paradrop.backend.fc import chutestorage, configurer, journal, reconcile, updateObject
@@ -251,7 +252,8 @@ class Router:
                       for line in self.engine.run("iptables", "-t", table, "-S").splitlines()],
             "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("*")
                       if (text := path.read_text())},
-            "store": chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList),
+            "store": json.loads(msgspec.json.encode(
+                chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList))),
             "disk": Path(settings.FC_CHUTESTORAGE_SAVE_PATH).read_bytes()
             if chutestorage.ChuteStorage.chuteList else None,
             "directories": sorted(str(path.relative_to(self.home)) for parent in ("data", "system")

@@ -48,8 +48,8 @@ class ChuteStorage(PDStorage):
         return isinstance(ChuteStorage.chuteList, dict)
 
     def exportAttr(self, data: dict[str, Chute]) -> dict[str, Any]:
-        """Return the chutes as JSON values, each as its ``fullDump`` with only what of the cache must last."""
-        return {name: _plain(lasting(chute)) for name, chute in data.items()}
+        """Return the dump of each chute by name, with only what of the cache must last."""
+        return {name: lasting(chute) for name, chute in data.items()}
 
     def importAttr(self, pyld: dict[str, Any]) -> dict[str, Chute]:
         """Return the chutes of a file's content."""
@@ -113,14 +113,3 @@ def lasting(chute: Chute) -> dict[str, Any]:
     dump = chute.fullDump()
     dump["cache"] = {key: value for key, value in dump["cache"].items() if key in STORED_CACHE}
     return dump
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: networks and dates as text, tuples as lists, keys as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

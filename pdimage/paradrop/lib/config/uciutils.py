@@ -6,8 +6,10 @@ that restoreConfigFile never finds an older one.
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from paradrop.lib import settings
 from paradrop.lib.chute import Chute
 from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import uci
@@ -87,7 +89,7 @@ def restoreConfigFile(chute: Chute, configname: str) -> None:
 def dropBackups(confignames: Iterable[str]) -> None:
     """Remove the backups of an update that ended well."""
     for name in confignames:
-        uci.UCIConfig(uci.getSystemPath(name)).dropBackup(TOKEN)
+        (Path(settings.UCI_BACKUP_DIR) / f"{name}-{TOKEN}").unlink(missing_ok=True)
 
 
 def owned(chute: Chute, cacheKeys: Iterable[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -12,6 +12,8 @@ from asyncio import AbstractEventLoop
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from paradrop.lib.utils import pdosq
 
 log = logging.getLogger(__name__)
@@ -88,9 +90,9 @@ class PDStorage:
         with self._saving:
             if not self.filename or not self.attrSaveable():
                 return
-            text = json.dumps({"format": FORMAT, "data": self.exportAttr(self.getAttr())}, indent=1)
+            content = msgspec.json.encode({"format": FORMAT, "data": self.exportAttr(self.getAttr())})
             pdosq.makedirs(Path(self.filename).parent)
-            pdosq.replaceFile(self.filename, text.encode())
+            pdosq.replaceFile(self.filename, content)
 
     def _put_aside(self, content: bytes, error: Exception) -> None:
         aside = f"{self.filename}.unreadable-{hashlib.sha256(content).hexdigest()[:8]}"
