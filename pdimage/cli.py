@@ -3,19 +3,24 @@
 Verbs are loaded when they run. Results go to stdout, progress and errors to stderr.
 """
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from fussy import __version__
-from fussy.commands import command
+from fussy.commands import command, start_logging
 
 _description = click.argument("description", type=click.Path(path_type=Path, dir_okay=False), metavar="IMAGE.yaml")
 _board = click.option("-b", "--board", metavar="NAME", help="Board that the image is for, one of the description's.")
 _define = click.option("-D", "--define", multiple=True, metavar="NAME=VALUE",
                        help="Set a variable of the description (repeatable).")
+_cache = click.option("--cache", type=click.Path(path_type=Path, file_okay=False), envvar="PDIMAGE_CACHE",
+                      help="Directory for what the next build can use again.  [default: ~/.cache/pdimage]")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
 
 
 def _variables(given: Sequence[str]) -> Mapping[str, str]:
@@ -47,13 +52,80 @@ def check_command(description: Path, board: str | None, define: Sequence[str]) -
         click.echo(f"{description}: good ({image.name}, version {image.version}{where}, {len(image.chutes)} chutes)")
 
 
+@command("build")
+@_description
+@_board
+@_define
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="TREE",
+              help="Directory to make (default: named as the image, here). A tree of pdimage there is replaced.")
+@_cache
+@_verbose
+def build_command(
+    description: Path, board: str | None, define: Sequence[str], output: Path | None, cache: Path | None, verbose: bool,
+) -> None:
+    """Build the tree of an image, and print its name."""
+    from pdimage.build import build
+    from pdimage.check import check
+
+    start_logging(verbose)
+    image = check(description, board, _variables(define))
+    built = build(image, output or Path(image.name), cache=cache or _default_cache(), progress=_progress())
+    click.echo(built.tree)
+
+
+@command("pack")
+@_description
+@_board
+@_define
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=".", show_default=True,
+              help="Directory for the bundle.")
+@click.option("-e", "--encrypt-for", multiple=True, metavar="KEY",
+              help="Encrypt for this key: id, fingerprint or unique e-mail (repeatable).")
+@click.option("-k", "--key", "sign_with", metavar="KEY", help="Sign with this key instead of gpg's default key.")
+@click.option("-z", "--compress", type=click.Choice(["gzip", "zstd"]), default="zstd", show_default=True,
+              help="gzip bundles open with the oldest tools.")
+@click.option("-p", "--passphrase-file", type=click.Path(path_type=Path, dir_okay=False),
+              help="Read the key's pass-phrase from this file instead of asking for it.")
+@_cache
+@_verbose
+def pack_command(
+    description: Path, board: str | None, define: Sequence[str], output: Path, encrypt_for: Sequence[str],
+    sign_with: str | None, compress: str, passphrase_file: Path | None, cache: Path | None, verbose: bool,
+) -> None:
+    """Build an image and pack it into a signed bundle; print the bundle's name.
+
+    Keys come from $GNUPGHOME. What the bundle is made of is written beside it.
+    """
+    from fussy import progress
+    from pdimage.check import check
+    from pdimage.pack import pack
+
+    start_logging(verbose)
+    image = check(description, board, _variables(define))
+    with progress.bar("packing") as show:
+        bundle = pack(image, output, cache=cache or _default_cache(), encrypt_for=encrypt_for, sign_with=sign_with,
+                      compress=compress, passphrase_file=passphrase_file, building=_progress(), packing=show)
+    click.echo(bundle)
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pdimage"
+
+
+def _progress() -> Callable[[str], object]:
+    """Return what tells people on a terminal which step is being done; elsewhere it says nothing."""
+    if not sys.stderr.isatty():
+        return lambda step: None
+    return lambda step: click.echo(f"\r\x1b[Kbuilding: {step}", err=True, nl=False)
+
+
 @click.group("pdimage", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def pdimage_command() -> None:
     """Build the firmware of routers from one description."""
 
 
-for _verb in (check_command,):
+for _verb in (build_command, check_command, pack_command):
     pdimage_command.add_command(_verb)
 
 

@@ -1,0 +1,81 @@
+"""Writes what makes a tree a release: hooks, units, settings, the keyring, and what it says of itself."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fussy import manifest
+from fussy.manifest import Check, Description
+from paradrop.lib import settings as runtime
+from pdimage import treefiles
+from pdimage.description import Image
+from pdimage.ownparts import RELEASE_FILES
+
+SETTINGS = "etc/paradrop/settings"
+PERSISTENT = ".fussy/persistent"
+
+
+def write(tree: Path, image: Image) -> None:
+    """Write them all into TREE."""
+    for name in ("pre-install", "post-install"):
+        treefiles.write(tree, f".{name}", (RELEASE_FILES / name).read_bytes(), 0o755)
+    treefiles.copy(tree, ".fussy/common.sh", RELEASE_FILES / "common.sh")
+    for name, source in (("pre-install", image.hooks.pre_install), ("post-install", image.hooks.post_install)):
+        if source:
+            treefiles.write(tree, f".fussy/{name}", source.read_bytes(), 0o755)
+    treefiles.write(tree, ".fussy/hooks.conf", hooks_conf(image))
+    treefiles.write(tree, PERSISTENT, "".join(f"{path}\n" for path in persistent(image)))
+    treefiles.write(tree, manifest.DESCRIPTION.decode(), describe(image))
+    if image.platform.paradrop:
+        lines = [f"{name} {shlex.quote(value)}\n" for name, value in sorted(image.settings.items())]
+        treefiles.write(tree, SETTINGS, "# Settings of the runtime, as the image's description has them.\n"
+                        + "".join(lines))
+        _unit(tree, "paradrop.service")
+    if image.platform.fussy:
+        _unit(tree, "firmware-recover.service")
+        treefiles.copy(tree, "etc/cron.d/firmware", RELEASE_FILES / "cron")
+    for path in sorted(image.keys.rglob("*")) if image.keys else ():
+        if path.is_file():
+            treefiles.copy(tree, f"{treefiles.PRIVATE}/{path.relative_to(image.keys or path)}", path)
+
+
+def hooks_conf(image: Image) -> str:
+    """Return the facts that the hooks need, as shell assignments."""
+    facts = {"SYSTEM": image.system, "RUN": setting(image, "RUNTIME_HOME_DIR"),
+             "PARADROP": "yes" if image.platform.paradrop else ""}
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items())
+
+
+def setting(image: Image, name: str) -> str:
+    """Return the value that a setting of the runtime has on the router."""
+    return image.settings.get(name, str(getattr(runtime, name)))
+
+
+def persistent(image: Image) -> Iterator[str]:
+    """Yield the absolute paths of what is snapshotted with a release."""
+    if image.platform.paradrop:
+        yield setting(image, "CONFIG_HOME_DIR")
+        yield setting(image, "UCI_CONFIG_DIR")
+    yield from image.persistent
+
+
+def describe(image: Image) -> bytes:
+    """Return ``.fussy/release.json``: a description as :class:`fussy.manifest.Description` reads it."""
+    health = list(image.health)
+    if image.platform.paradrop and not any(check.name == "runtime" for check in health):
+        port = setting(image, "PDFCD_PORT")
+        health.insert(0, Check("runtime", http=f"http://127.0.0.1:{port}/v1/test", contains="SUCCESS", seconds=60))
+    described = Description(
+        version=image.version, compatible=list(image.compatible), installer=image.installer,
+        upgrade_from=image.upgrade_from, floor=image.floor, limits=image.limits, health=health,
+        metadata=dict(sorted(image.metadata.items())))
+    return msgspec.json.format(msgspec.json.encode(described), indent=2) + b"\n"
+
+
+def _unit(tree: Path, name: str) -> None:
+    treefiles.copy(tree, f"etc/systemd/system/{name}", RELEASE_FILES / name)
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / name).symlink_to(f"../{name}")
