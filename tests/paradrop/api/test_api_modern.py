@@ -1,5 +1,6 @@
 """/api/v1: chutes, changes, accounts and their roles, the router, problems and the document."""
 
+import errno
 import io
 import json
 import logging
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from face import PASSWORD, Router
 
+from paradrop.backend.pdconfd import client as pdconfd
+from paradrop.backend.pdfcd import oprouter
 from paradrop.backend.pdfcd.accounts import Accounts
 from paradrop.backend.pdfcd.app import OPERATIONS, make_app
 from paradrop.lib import settings
-from paradrop.lib.utils import uci
+from paradrop.lib.utils import pdosq, uci
 
 CHUTE = {"name": "hello", "dockerfile": "FROM busybox", "owner": "me"}
 
@@ -206,6 +209,43 @@ def test_accounts_last_and_tell_nothing(router: Router, home: Path) -> None:
     file.write_text("{")
     assert Accounts().users() == {}
     assert list(file.parent.glob("accounts.json.unreadable-*"))
+
+
+def test_a_full_disk_changes_nothing(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pdosq, "replaceFile", full)
+        found = problem(router.ask("PUT", "/api/v1/users/admin", {"password": "another password"}), 507)
+        assert "No space left" in found["detail"]
+        problem(router.ask("POST", "/api/v1/tokens", {"label": "x"}), 507)
+        problem(router.ask("DELETE", "/api/v1/users/viewer"), 507)
+    assert content(router.ask("GET", "/api/v1/whoami", user="admin"))
+    assert content(router.ask("GET", "/api/v1/whoami", user="viewer"))
+    assert content(router.ask("GET", "/api/v1/tokens")) == []
+
+
+def test_old_tokens_give_way(router: Router) -> None:
+    made = [content(router.ask("POST", "/api/v1/tokens", {"label": str(number)})) for number in range(25)]
+    labels = [token["label"] for token in content(router.ask("GET", "/api/v1/tokens"))]
+    assert labels == [str(number) for number in range(5, 25)]
+    oldest = {"Authorization": f"Bearer {made[0]['token']}"}
+    problem(router.ask("GET", "/api/v1/whoami", user=None, headers=oldest), 401)
+
+
+def test_a_configuration_daemon_that_hangs(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(oprouter, "CONFIG_SECONDS", 0.2)
+    monkeypatch.setattr(pdconfd, "waitSystemUp", released.wait)
+    assert "still at work" in problem(router.ask("GET", "/api/v1/config-status"), 503)["detail"]
+    released.set()
+    status = [{"type": "interface", "name": "wan", "comment": "__PARADROP__", "success": True, "age": 1}]
+    monkeypatch.setattr(pdconfd, "waitSystemUp", lambda: json.dumps(status))
+    assert content(router.ask("GET", "/api/v1/config-status", user="viewer")) == [
+        {"type": "interface", "name": "wan", "owner": "__PARADROP__", "success": True}]
+    monkeypatch.setattr(pdconfd, "reloadAll", lambda: None)
+    problem(router.ask("POST", "/api/v1/config-status"), 503)
 
 
 def test_the_local_root_has_a_token(router: Router) -> None:

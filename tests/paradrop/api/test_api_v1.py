@@ -129,7 +129,13 @@ def test_web_pages_cannot_change_the_router(router: Router) -> None:
     page = {"Origin": "http://evil.example"}
     assert router.v1("chute/stop", {"name": "hello"}, **page).status == 403
     assert router.v1("test", method="GET", Host="evil.example:9999").status == 403
+    router.store.add("hello")
+    assert router.ask("POST", "/v1/chute/stop", {"name": "hello"}, headers=page).status == 403, "with its password too"
+    assert router.ask("POST", "/api/v1/chutes/hello/stop", headers=page).status == 403
+    assert router.ask("GET", "/api/v1/chutes", headers=page).status == 200
     assert not router.queue.updates
+    own = {"Origin": f"http://127.0.0.1:{router.port}"}
+    assert router.ask("POST", "/api/v1/chutes/hello/stop", headers=own).status == 202
     settings.addSetting("PDFCD_HEADER_VALUE", "http://evil.example")
     answer = router.v1("chute/stop", {"name": "hello"}, **page)
     assert answer.status == 200

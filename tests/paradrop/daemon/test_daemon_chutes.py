@@ -118,6 +118,20 @@ def test_logs_of_a_chute_end_with_their_readers(router: Daemon) -> None:
         assert len(list(tasks.iterdir())) <= before + 5
 
 
+def test_a_quiet_chute_is_followed_all_the_same(router: Daemon) -> None:
+    router.settings["DOCKER_TIMEOUT"] = "2"
+    quiet = {"name": "quiet", "owner": "me", "dockerfile": {
+        "inline": "FROM busybox\nSTOPSIGNAL SIGKILL\nCMD echo first; sleep 6; echo last; sleep 1000\n"}}
+    (router.home / "quiet.json").write_text(json.dumps(quiet))
+    with running(router):
+        router.paradrop("chute", "install", *THERE, "quiet.json")
+        command = [*router.prefix(), sys.executable, "-m", "paradrop.tools", "chute", "logs", *THERE, "quiet", "-f"]
+        with subprocess.Popen(command, env=router.environment, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout
+            assert [reader.stdout.readline() for _ in range(2)] == ["first\n", "last\n"]
+            reader.kill()
+
+
 def test_without_an_engine_the_rest_goes_on(tmp_path: Path, engine_of_session: Engine) -> None:
     router = Daemon(tmp_path, engine_of_session, settings={
         "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock", "DOCKER_TIMEOUT": "2"})

@@ -120,10 +120,10 @@ def may_use_v1(request: Request) -> str | None:
     """Return None if ``/v1``, which has no authentication of its own, may serve the request, else the reason.
 
     Served are the networks of the setting PDFCD_V1_NETWORKS (the loopback interface), and whoever proves an identity.
-    Web pages are not: a browser beside the router would let any page install chutes. So the host asked for must be an
-    address or localhost (a page's name may be made to point here), and a change must not come from a page, unless
-    PDFCD_HEADER_VALUE names its origin.
+    Those who do not must ask for an address or localhost, since a page's own name may be made to point here.
     """
+    if reason := from_a_foreign_page(request):
+        return reason
     if request.role is not None:
         return None
     if not addressWithin(request.getClientIP(), str(settings.PDFCD_V1_NETWORKS).split()):
@@ -132,11 +132,20 @@ def may_use_v1(request: Request) -> str | None:
     host = _hostname(request.getHeader("Host") or "localhost")
     if host != "localhost" and not addressWithin(host, ["0.0.0.0/0", "::/0"]):
         return f"this is not the host {host}: use its address, or localhost"
-    origin = request.getHeader("Origin")
-    if origin is not None and request.method not in ("GET", "HEAD", "OPTIONS") and \
-            origin != settings.PDFCD_HEADER_VALUE:
-        return f"pages of {origin} may not change this router: name it in the setting PDFCD_HEADER_VALUE to let them"
     return None
+
+
+def from_a_foreign_page(request: Request) -> str | None:
+    """Return why not, if the request would change something and a browser sent it for a page of another origin.
+
+    A browser beside the router would let any page install chutes. PDFCD_HEADER_VALUE may name an origin whose pages
+    may; its default, ``*``, lets all of them read, as documented, but none of them change anything.
+    """
+    origin, host = request.getHeader("Origin"), request.getHeader("Host")
+    if origin is None or request.method in ("GET", "HEAD", "OPTIONS") or \
+            origin in (settings.PDFCD_HEADER_VALUE, f"http://{host}", f"https://{host}"):
+        return None
+    return f"pages of {origin} may not change this router: name it in the setting PDFCD_HEADER_VALUE to let them"
 
 
 def _hostname(header: str) -> str:

@@ -87,20 +87,25 @@ class Accounts(PDStorage):
         self.loadFromDisk()
 
     def getAttr(self) -> tuple[dict[str, User], dict[str, Token]]:
+        """Return the users and tokens."""
         return self._users, self._tokens
 
     def setAttr(self, attr: tuple[dict[str, User], dict[str, Token]]) -> None:
+        """Take the users and tokens."""
         self._users, self._tokens = attr
 
     def attrSaveable(self) -> bool:
+        """Return True: they can always be saved."""
         return True
 
     def exportAttr(self, data: tuple[dict[str, User], dict[str, Token]]) -> dict[str, Any]:
+        """Return the users and tokens as JSON has them."""
         users, tokens = data
         return {"users": {name: asdict(user) for name, user in users.items()},
                 "tokens": {number: asdict(token) for number, token in tokens.items()}}
 
     def importAttr(self, pyld: dict[str, Any]) -> tuple[dict[str, User], dict[str, Token]]:
+        """Return the users and tokens of a file's content."""
         return ({name: User(**user) for name, user in pyld["users"].items()},
                 {number: Token(**token) for number, token in pyld["tokens"].items()})
 
@@ -128,11 +133,7 @@ class Accounts(PDStorage):
         salt = secrets.token_bytes(16)
         user = User(role, salt.hex(), self._digest(password, salt).hex())
         with self._lock:
-            self._keep_an_admin({**self._users, name: user})
-            self._users[name] = user
-            self.version += 1
-            self._tokens = {number: token for number, token in self._tokens.items() if token.user != name}
-            self.saveToDisk()
+            self._put({**self._users, name: user}, self._tokens_without(name))
         log.info("the user %s has a new password and the role %s", name, role)
 
     def delete_user(self, name: str) -> None:
@@ -144,11 +145,7 @@ class Accounts(PDStorage):
         with self._lock:
             if name not in self._users:
                 raise ParadropError(f"cannot delete the user {name}: there is none of that name")
-            self._keep_an_admin({key: user for key, user in self._users.items() if key != name})
-            del self._users[name]
-            self.version += 1
-            self._tokens = {number: token for number, token in self._tokens.items() if token.user != name}
-            self.saveToDisk()
+            self._put({key: user for key, user in self._users.items() if key != name}, self._tokens_without(name))
         log.info("the user %s is deleted", name)
 
     def check_password(self, name: str, password: str) -> Identity | None:
@@ -173,18 +170,17 @@ class Accounts(PDStorage):
             if user not in self._users:
                 raise ParadropError(f"cannot make a token: there is no user {user}; make one first")
             own = [key for key, known in self._tokens.items() if known.user == user]
-            for key in own[:len(own) + 1 - TOKENS_PER_USER]:
-                del self._tokens[key]
-            self._tokens[number] = token
-            self.saveToDisk()
+            oldest = set(own[:max(0, len(own) + 1 - TOKENS_PER_USER)])
+            kept = {key: known for key, known in self._tokens.items() if key not in oldest}
+            self._put(self._users, {**kept, number: token})
         return f"{number}.{secret}", number, token
 
     def delete_token(self, number: str) -> bool:
         """Forget a token. Returns False if there is none of that id."""
         with self._lock:
-            if self._tokens.pop(number, None) is None:
+            if number not in self._tokens:
                 return False
-            self.saveToDisk()
+            self._put(self._users, {key: token for key, token in self._tokens.items() if key != number})
         return True
 
     def check_token(self, text: str) -> Identity | None:
@@ -210,10 +206,22 @@ class Accounts(PDStorage):
         with self._scrypt:
             return hashlib.scrypt(password.encode(errors="replace"), salt=salt, n=SCRYPT_COST, r=8, p=1)
 
-    def _keep_an_admin(self, users: dict[str, User]) -> None:
-        if any(user.role == "admin" for user in self._users.values()) and \
+    def _tokens_without(self, user: str) -> dict[str, Token]:
+        return {number: token for number, token in self._tokens.items() if token.user != user}
+
+    def _put(self, users: dict[str, User], tokens: dict[str, Token]) -> None:
+        """Take these users and tokens, on disk and then here: if they cannot be written, all is as before."""
+        before = self.getAttr()
+        if any(user.role == "admin" for user in before[0].values()) and \
                 not any(user.role == "admin" for user in users.values()):
             raise ParadropError("cannot take away the last administrator: make another one first")
+        self.setAttr((users, tokens))
+        try:
+            self.saveToDisk()
+        except BaseException:
+            self.setAttr(before)
+            raise
+        self.version += users != before[0]
 
 
 def _private(home: str) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 import fussy
 from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, oprouter, problems, upload
-from paradrop.backend.pdfcd.access import CHALLENGE, may_use_v1
+from paradrop.backend.pdfcd.access import CHALLENGE, from_a_foreign_page, may_use_v1
 from paradrop.backend.pdfcd.apiutils import getIP
 from paradrop.backend.pdfcd.openapi import document
 from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, check_media, parse_body, parse_query
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 BODY_LIMIT = 1 << 20
 BODY_SECONDS = 30.0
 UPLOAD_SECONDS = 600.0
+Handler = Callable[[Request], Awaitable[Response]]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
 
 
@@ -50,39 +52,48 @@ def make_app(rest: ParadropAPIServer) -> Starlette:
     by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
     for operation in OPERATIONS:
         by_path[operation.path][operation.method] = operation
-    routes = [Route(path, _endpoint(rest, methods), methods=METHODS) for path, methods in by_path.items()]
+    routes = [Route(path, _modern(rest, methods), methods=METHODS) for path, methods in by_path.items()]
     routes.append(Route("/internal", _internal(rest), methods=["POST"]))
     routes.append(Route("/v1/{rest:path}", _documented(rest), methods=METHODS))
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
 
 
-def _endpoint(rest: ParadropAPIServer, methods: dict[str, Operation]) -> Any:
+def _answering(handle: Handler) -> Handler:
+    """Make a handler answer with a problem, whatever it raises."""
     async def endpoint(request: Request) -> Response:
-        what = f"{request.method} {request.url.path}"
         try:
-            operation = methods.get("GET" if request.method == "HEAD" else request.method)
-            if operation is None:
-                raise Problem(405, f"cannot {what}: the methods are {', '.join(methods)}",
-                              {"Allow": ", ".join(methods)})
-            return await _operate(rest, operation, request)
+            return await handle(request)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:
-            return problems.response(error, what)
+            return problems.response(error, f"{request.method} {request.url.path}")
+    return endpoint
+
+
+def _modern(rest: ParadropAPIServer, methods: dict[str, Operation]) -> Handler:
+    @_answering
+    async def endpoint(request: Request) -> Response:
+        operation = methods.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            raise Problem(405, f"cannot {request.method} {request.url.path}: the methods are {', '.join(methods)}",
+                          {"Allow": ", ".join(methods)})
+        return await _operate(rest, operation, request)
     return endpoint
 
 
 async def _operate(rest: ParadropAPIServer, operation: Operation, request: Request) -> Response:
-    client = getIP(_exchange(request))
+    exchange = _exchange(request)
+    if refusal := from_a_foreign_page(exchange):
+        raise Problem(403, refusal)
     identity = None
     if operation.role is not None:
-        identity = await run_in_threadpool(rest.access.identify, request.headers, client)
+        identity = await run_in_threadpool(rest.access.identify, exchange.headers, exchange.client)
         if identity is None:
             raise Problem(401, "cannot do this for everybody: send a password or a token", CHALLENGE)
         if not identity.may(operation.role):
             raise Problem(403, f"cannot do this with the role {identity.role}: it needs {operation.role}")
     query = parse_query(operation, request.query_params)
-    call = Call(rest, identity, client, request.path_params, query, None)
+    call = Call(rest, identity, exchange.client, request.path_params, query, None)
     if operation.body is not None:
         check_media(operation, request.headers.get("content-type", ""))
     if isinstance(operation.body, str):
@@ -106,67 +117,58 @@ def _response(operation: Operation, answer: Any) -> Response:
     return Response(msgspec.json.encode(answer), operation.status, headers, "application/json")
 
 
-def _documented(rest: ParadropAPIServer) -> Any:
+def _documented(rest: ParadropAPIServer) -> Handler:
+    @_answering
     async def endpoint(request: Request) -> Response:
-        exchange = _exchange(request)
-        exchange.client = getIP(exchange)
-        try:
-            await _identify(rest, request, exchange)
-            refusal = may_use_v1(exchange)
-            if refusal:
-                exchange.setResponseCode(pdapi.ERR_BADAUTH, refusal)
-                return _plain(exchange, refusal + "\n")
-            if exchange.method == "OPTIONS":
-                exchange.setHeader("Access-Control-Allow-Methods", ", ".join(rest.methods(exchange.path)))
-                exchange.setHeader("Access-Control-Allow-Headers", "Content-Type, Authorization")
-                return _plain(exchange, "")
-            exchange.body = await _read(request)
-            answer = await run_in_threadpool(lambda: rest.getChild(exchange.path, exchange).render(exchange))
-        except ClientDisconnect:
-            return Response(status_code=400)
-        except Exception as error:
-            return problems.response(error, f"{request.method} {request.url.path}")
+        exchange = await _identified(rest, request)
+        if refusal := may_use_v1(exchange):
+            exchange.setResponseCode(pdapi.ERR_BADAUTH, refusal)
+            return _plain(exchange, refusal + "\n")
+        if exchange.method == "OPTIONS":
+            exchange.setHeader("Access-Control-Allow-Methods", ", ".join(rest.methods(exchange.path)))
+            exchange.setHeader("Access-Control-Allow-Headers", "Content-Type, Authorization")
+            return _plain(exchange, "")
+        exchange.body = await _read(request)
+        answer = await run_in_threadpool(lambda: rest.getChild(exchange.path, exchange).render(exchange))
         if answer is pdrest.NOT_DONE_YET and exchange.stream is not None:
             return StreamingResponse(exchange.stream, exchange.code, exchange.answerHeaders, "text/plain")
         return _plain(exchange, str(answer))
     return endpoint
 
 
-def _internal(rest: ParadropAPIServer) -> Any:
+def _internal(rest: ParadropAPIServer) -> Handler:
     internal = apiinternal.Base(apiinternal)
 
+    @_answering
     async def endpoint(request: Request) -> Response:
-        exchange = _exchange(request)
-        exchange.client = getIP(exchange)
-        try:
-            await _identify(rest, request, exchange)
-            refusal = may_use_v1(exchange)
-            if refusal or exchange.role not in (None, "admin"):
-                return _plain(exchange, (refusal or "this needs the role admin") + "\n", pdapi.ERR_BADAUTH)
-            answer = await run_in_threadpool(internal.render, await _read(request))
-        except ClientDisconnect:
-            return Response(status_code=400)
-        except Exception as error:
-            return problems.response(error, "POST /internal")
-        return Response(answer, media_type="text/xml")
+        exchange = await _identified(rest, request)
+        refusal = may_use_v1(exchange)
+        if refusal or exchange.role not in (None, "admin"):
+            raise Problem(403, refusal or "this needs the role admin")
+        return Response(await run_in_threadpool(internal.render, await _read(request)), media_type="text/xml")
     return endpoint
 
 
-async def _identify(rest: ParadropAPIServer, request: Request, exchange: pdrest.Request) -> None:
-    identity = await run_in_threadpool(rest.access.identify, request.headers, exchange.client)
+async def _identified(rest: ParadropAPIServer, request: Request) -> pdrest.Request:
+    """Return the request for the documented resources, with who sent it, if he says."""
+    exchange = _exchange(request)
+    identity = await run_in_threadpool(rest.access.identify, exchange.headers, exchange.client)
     if identity is not None:
         exchange.user, exchange.role = identity.user, identity.role
+    return exchange
 
 
-def _plain(exchange: pdrest.Request, text: str, code: int | None = None) -> Response:
+def _plain(exchange: pdrest.Request, text: str) -> Response:
     exchange.setHeader("Access-Control-Allow-Origin", str(settings.PDFCD_HEADER_VALUE))
-    return Response(text, code or exchange.code, exchange.answerHeaders, "text/plain")
+    return Response(text, exchange.code, exchange.answerHeaders, "text/plain")
 
 
 def _exchange(request: Request) -> pdrest.Request:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    client = request.client.host if request.client else ""
-    return pdrest.Request(request.method, request.url.path, client, headers)
+    peer = request.client.host if request.client else ""
+    exchange = pdrest.Request(request.method, request.url.path, peer, headers)
+    exchange.client = getIP(exchange)
+    return exchange
 
 
 async def _read(request: Request) -> bytes:

@@ -91,7 +91,7 @@ class Operation:
     @property
     def all_errors(self) -> list[int]:
         """Every status of a problem it may answer with."""
-        always = [400, 500, 503] + ([401, 403, 429] if self.role else [])
+        always = [400, 500, 503, 507] + ([401, 403, 429] if self.role else [])
         return sorted({*always, *self.errors, *([408, 413, 415, 422] if self.body else [])})
 
 

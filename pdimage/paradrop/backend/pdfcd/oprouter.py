@@ -1,8 +1,9 @@
 """The operations of ``/api/v1`` on the router: its status, its configuration and its log."""
 
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from paradrop.backend.pdfcd.operations import Body, Call, Operation, Text, View
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import settings
 from paradrop.lib.utils import uci
+
+CONFIG_SECONDS = 60.0
 
 
 class StatusView(View, frozen=True):
@@ -80,14 +83,14 @@ def get_applied(call: Call) -> list[AppliedView]:
     """Show which sections of the configuration are in effect."""
     from paradrop.backend.pdconfd import client
 
-    return _applied(client.waitSystemUp())
+    return _applied(_within(client.waitSystemUp))
 
 
 def reload_config(call: Call) -> list[AppliedView]:
     """Bring what runs in line with the configuration files."""
     from paradrop.backend.pdconfd import client
 
-    return _applied(client.reloadAll())
+    return _applied(_within(client.reloadAll))
 
 
 def get_log(call: Call) -> Text:
@@ -104,6 +107,17 @@ async def _log(journal: Journal, query: JournalQuery) -> AsyncIterator[str]:
             yield text
     else:
         yield "".join(json.dumps(record) + "\n" for record in records[len(records) - wanted:])
+
+
+def _within(ask: Callable[[], str | None]) -> str | None:
+    """Return what the configuration daemon answers; Problem 503 if it takes longer than a client would wait."""
+    answers: list[str | None] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(CONFIG_SECONDS)
+    if thread.is_alive():
+        raise Problem(503, "the configuration daemon is still at work; ask again later")
+    return answers[0] if answers else None
 
 
 def _applied(status: str | None) -> list[AppliedView]:

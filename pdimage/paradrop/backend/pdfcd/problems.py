@@ -1,5 +1,6 @@
 """Errors of ``/api/v1``: problem+json (RFC 9457), each with the token that finds its line in the log."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -38,6 +39,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(422, error.message, mistakes=error.mistakes)
         case DockerError():
             return Problem(503, error.message)
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return Problem(507, f"cannot write to the router's disk: {error.strerror}")
         case ParadropError():
             return Problem(409, error.message)
     return Problem(500, "cannot answer: an error in the router's software; its log has the token")
