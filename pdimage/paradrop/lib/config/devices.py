@@ -41,7 +41,7 @@ def isVirtual(ifname: str) -> bool:
 
 def isWAN(ifname: str) -> bool:
     """Return True if a default route goes out by an interface."""
-    return any(route.ifname == ifname and route.network.prefixlen == 0 for route in routes())
+    return ifname in _uplinks()
 
 
 def isWireless(ifname: str) -> bool:
@@ -57,6 +57,11 @@ def routes() -> list[Route]:
         address, length = bytes.fromhex(destination)[::-1], int.from_bytes(bytes.fromhex(mask)).bit_count()
         found.append(Route(ifname, IPv4Network((address, length), strict=False)))
     return found
+
+
+def _uplinks() -> set[str]:
+    """Return the interfaces that a default route goes out by."""
+    return {route.ifname for route in routes() if route.network.prefixlen == 0}
 
 
 def getSystemDevices(update: Update) -> None:
@@ -76,6 +81,7 @@ def systemDevices() -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {"wan": [], "wifi": [], "lan": []}
     radios: dict[str, dict[str, str]] = {}
     sections = uci.UCIConfig(uci.getSystemPath("wireless")).config
+    uplinks = _uplinks()
     for path in sorted(SYS_NET.iterdir(), key=lambda path: (int(_read(path / "ifindex") or 0), path.name)):
         ifname = path.name
         if (isVirtual(ifname) and not isWAN(ifname)) or not (path / "ifindex").exists():
@@ -86,7 +92,7 @@ def systemDevices() -> dict[str, list[dict[str, str]]]:
             device["name"] = _section_name(device, sections)
             radios.setdefault(device["phy"], device)
         else:
-            found["wan" if isWAN(ifname) else "lan"].append(device)
+            found["wan" if ifname in uplinks else "lan"].append(device)
     found["wifi"] = list(radios.values())
     return found
 
