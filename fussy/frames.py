@@ -152,8 +152,7 @@ def blocks(source: Source, wanted: Wanted) -> Iterator[bytes]:
         elif magic.startswith(b"\x1f\x8b"):
             yield from _plain(source, lambda: _Inflater())
         elif magic.startswith(_ZSTD_MAGIC) or magic[1:4] == b"\x2a\x4d\x18":
-            options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
-            yield from _plain(source, lambda: zstd.ZstdDecompressor(options=options))
+            yield from _plain(source, _zstd_decompressor)
         else:
             while block := source.block():
                 yield bytes(block)
@@ -186,7 +185,11 @@ def _inflate(member: bytes, size: int) -> bytes:
 
 def _unzstd(frame: bytes, size: int) -> bytes:
     """Return the content of a zstd frame, at most SIZE + 1 bytes."""
-    return zstd.ZstdDecompressor().decompress(frame, size + 1)
+    return _zstd_decompressor().decompress(frame, size + 1)
+
+
+def _zstd_decompressor() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX})
 
 
 class Decompressor(Protocol):
