@@ -1,76 +1,88 @@
-"""Puts our own code into a tree: the runtime, the installer, and the programs in ``bin`` that start them.
+"""Puts our own Python packages into the tree, from the checkout or from where they are installed."""
 
-``bin`` holds small shell scripts that find their release by the path they were called by, so a tree works wherever it
-lies and through whatever link. They use the system's Python, with the packages in ``lib/python`` and no others.
-"""
-
+import hashlib
 import importlib.util
-import os
-from collections.abc import Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import fussy
-from pdimage import treefiles
+from fussy.errors import SystemSetup
+from pdimage import launchers, wheels
 from pdimage.components import Component
-from pdimage.description import Platform
+from pdimage.merge import walk
+from pdimage.wheels import LIBRARY
 
-RELEASE_FILES = Path(__file__).parent / "release"
+DISTRIBUTION = "fussy"
 LICENCE = "Apache-2.0"
-# Programs by the package that has them, with module and function.
-PROGRAMS: Mapping[str, Mapping[str, str]] = {
-    "fussy": {
-        "fussy": "fussy.cli:main", "fussy-pack": "fussy.pack:main", "fussy-install": "fussy.install:main",
-        "fussy-clean": "fussy.install:clean_main", "fussy-link-tree": "fussy.linktree:main",
-        "fussy-southrollback": "fussy.southrollback:main",
-    },
-    "paradrop": {"paradrop": "paradrop.tools.cli:main", "pd": "paradrop.main:main"},
-}
-# Scripts of pdimage/release that need the installer.
-SCRIPTS = ("firmware-recover", "firmware-verify")
+# What each package needs beside what the distribution needs without extras.
+EXTRAS = {"fussy": "", "paradrop": "router"}
 
 
-def install(tree: Path, platform: Platform) -> tuple[Component, ...]:
-    """Copy the packages that PLATFORM asks for, and write their programs."""
-    chosen = [name for name, wanted in (("fussy", platform.fussy), ("paradrop", platform.paradrop)) if wanted]
-    if platform.paradrop and not platform.fussy:
-        chosen.insert(0, "fussy")  # the runtime's command stands on it
-    if not chosen:
-        return ()
-    treefiles.copy(tree, "lib/start.py", RELEASE_FILES / "start.py")
-    return tuple(_package(tree, name) for name in chosen)
+def install(tree: Path, packages: Sequence[str]) -> tuple[Component, ...]:
+    """Put our PACKAGES into TREE: their modules, their commands in ``bin/`` and the licence.
+
+    :raises SystemSetup: a package is not there
+    """
+    return tuple(_install(tree, name) for name in packages)
 
 
-def _package(tree: Path, name: str) -> Component:
-    digest = sha256()
-    files = []
-    for source, target in _sources(name):
-        treefiles.copy(tree, target, source)
-        digest.update(f"{target}\n{sha256(source.read_bytes()).hexdigest()}\n".encode())
-        files.append(target)
-    for program, entry in PROGRAMS[name].items():
-        files.append(f"bin/{program}")
-        treefiles.write(tree, files[-1], wrapper(program, entry), 0o755)
-    for script in SCRIPTS if name == "fussy" else ():
-        files.append(f"bin/{script}")
-        treefiles.write(tree, files[-1], (RELEASE_FILES / script).read_bytes(), 0o755)
-    return Component("own", name, fussy.__version__, (LICENCE,), f"pkg:pypi/{name}@{fussy.__version__}",
-                     tuple(sorted(files)), digest.hexdigest())
+def _install(tree: Path, name: str) -> Component:
+    files = [*_modules(tree, name), *_commands(tree, name)]
+    texts = list(_licence(tree, name))
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{wheels.file_digest(tree / path)}  {path}\n".encode())
+    return Component("own", name, fussy.__version__, (LICENCE,), f"pkg:generic/{name}@{fussy.__version__}",
+                     tuple(sorted(files + texts)), digest.hexdigest(), tuple(texts))
 
 
-def wrapper(program: str, entry: str) -> str:
-    """Return the script ``bin/PROGRAM``, which calls ENTRY (``module:function``)."""
-    return (RELEASE_FILES / "wrapper").read_text().replace("NAME", program).replace("ENTRY", entry)
+def _modules(tree: Path, name: str) -> Iterator[str]:
+    source = _directory(name)
+    for path, _ in sorted(walk(source)):
+        parts = Path(path).parts
+        file = source / path
+        if not file.is_file() or any(part.startswith(".") or part == "__pycache__" for part in parts):
+            continue
+        if file.suffix in (".pyc", ".orig", ".rej") or path.endswith("~"):
+            continue
+        yield _write(tree, f"{LIBRARY}/{name}/{path}", file.read_bytes(), 0o644)
 
 
-def _sources(name: str) -> Iterator[tuple[Path, str]]:
-    """Yield the files of a Python package, with their places in the tree."""
+def _commands(tree: Path, name: str) -> Iterator[str]:
+    for entry in metadata.distribution(DISTRIBUTION).entry_points.select(group="console_scripts"):
+        if entry.module.partition(".")[0] == name:
+            text = launchers.python_function(entry.module, entry.attr)
+            yield _write(tree, f"bin/{entry.name}", text.encode(), 0o755)
+
+
+def _licence(tree: Path, name: str) -> Iterator[str]:
+    beside = _directory("fussy").parent / "LICENSE"
+    installed = [Path(str(file.locate())) for file in metadata.distribution(DISTRIBUTION).files or ()
+                 if file.name == "LICENSE" and ".dist-info" in str(file)]
+    for file in [beside, *installed]:
+        if file.is_file():
+            yield _write(tree, f"share/doc/{name}/LICENSE", file.read_bytes(), 0o644)
+            return
+
+
+def _directory(name: str) -> Path:
     found = importlib.util.find_spec(name)
-    assert found is not None and found.submodule_search_locations
-    root = Path(found.submodule_search_locations[0])
-    for directory, names, files in os.walk(root):
-        names[:] = sorted(one for one in names if one != "__pycache__" and not one.startswith("."))
-        for file in sorted(files):
-            source = Path(directory, file)
-            if source.suffix in (".py", ".conf"):
-                yield source, f"lib/python/{name}/{source.relative_to(root)}"
+    if not found or not found.submodule_search_locations:
+        raise SystemSetup(f"cannot put {name} into the tree: it is not installed; install it with pip")
+    return Path(found.submodule_search_locations[0])
+
+
+def _write(tree: Path, path: str, content: bytes, mode: int) -> str:
+    (tree / path).parent.mkdir(parents=True, exist_ok=True)
+    (tree / path).write_bytes(content)
+    (tree / path).chmod(mode)
+    return path
+
+
+def requirements(name: str) -> Iterator[tuple[Requirement, str]]:
+    """Yield what one of our packages needs, each with the extra in which its markers are to be judged."""
+    for text in metadata.requires(DISTRIBUTION) or ():
+        yield Requirement(text), EXTRAS[name]
