@@ -8,11 +8,15 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fussy import __version__
 from fussy.commands import command, start_logging
+
+if TYPE_CHECKING:
+    from pdimage.diff import Change
 
 _description = click.argument("description", type=click.Path(path_type=Path, dir_okay=False), metavar="IMAGE.yaml")
 _board = click.option("-b", "--board", metavar="NAME", help="Board that the image is for, one of the description's.")
@@ -108,6 +112,42 @@ def pack_command(
     click.echo(bundle)
 
 
+@command("diff")
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("-f", "--files", is_flag=True, help="List every file that differs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff_command(before: Path, after: Path, files: bool, as_json: bool) -> None:
+    """Show what changes from one image to another: components, chutes, files, sizes.
+
+    BEFORE and AFTER are trees, or installed releases.
+    """
+    import msgspec
+
+    from pdimage.diff import diff
+
+    found = diff(before, after)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return
+    for change in (*found.components, *found.chutes, *(found.files if files else ())):
+        click.echo(f"{_mark(change)} {change.kind} {change.name}{_versions(change)}")
+    click.echo(f"{len(found.files)} files differ, {found.written / 1e6:.1f} MB are new or changed; "
+               f"{found.size_before / 1e6:.1f} MB became {found.size_after / 1e6:.1f} MB")
+
+
+def _mark(change: "Change") -> str:
+    return "+" if not change.before else "-" if not change.after else "*"
+
+
+def _versions(change: "Change") -> str:
+    """Return what a change is from and to, for people."""
+    unit = " bytes" if change.kind == "file" else ""
+    if change.kind == "chute" or (change.before == change.after):
+        return ""
+    return f": {' -> '.join(f'{one}{unit}' for one in (change.before, change.after) if one)}"
+
+
 def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pdimage"
 
@@ -125,7 +165,7 @@ def pdimage_command() -> None:
     """Build the firmware of routers from one description."""
 
 
-for _verb in (build_command, check_command, pack_command):
+for _verb in (build_command, check_command, diff_command, pack_command):
     pdimage_command.add_command(_verb)
 
 

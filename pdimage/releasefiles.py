@@ -11,7 +11,7 @@ from fussy.manifest import Check, Description
 from paradrop.lib import settings as runtime
 from pdimage import treefiles
 from pdimage.description import Image
-from pdimage.ownparts import RELEASE_FILES
+from pdimage.programs import RELEASE_FILES
 
 SETTINGS = "etc/paradrop/settings"
 PERSISTENT = ".fussy/persistent"
