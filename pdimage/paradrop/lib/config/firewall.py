@@ -47,7 +47,8 @@ def getDeveloperFirewallRules(update: Update) -> None:
     rules: tuple[Redirect, ...] = ()
     if update.updateType not in WITHOUT_NETWORKS and update.new.descriptor.keys() & {"firewall", "config"}:
         rules = descriptor.parse(update.new.descriptor, complete=False).firewall
-    update.new.setCache("developerFirewallRules", [_redirect(update, rule) for rule in rules])
+    update.new.setCache("developerFirewallRules",
+                        [_redirect(update, number, rule) for number, rule in enumerate(rules)])
 
 
 def setOSFirewallRules(update: Update) -> bool:
@@ -56,7 +57,7 @@ def setOSFirewallRules(update: Update) -> bool:
                               uci.getSystemPath("firewall"))
 
 
-def _redirect(update: Update, rule: Redirect) -> tuple[dict[str, Any], dict[str, Any]]:
+def _redirect(update: Update, number: int, rule: Redirect) -> tuple[dict[str, Any], dict[str, Any]]:
     target = findMatchingInterface(rule.to, [one for one in interfaces(update.new) if "internalIpaddr" in one])
     if target is None:
         raise ParadropError(f"cannot make the rule {rule.path}: Interface not found: {rule.to}")
@@ -67,4 +68,5 @@ def _redirect(update: Update, rule: Redirect) -> tuple[dict[str, Any], dict[str,
         options["src_dport"] = str(rule.port)
     if rule.to_port:
         options["dest_port"] = str(rule.to_port)
-    return {"type": "redirect"}, options
+    # Named, because two chutes may call their rules alike and a later section of a name replaces the earlier one
+    return {"type": "redirect", "name": f"{target['externalIntf']}_{number}"}, options
