@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fussy import disk
 from fussy.errors import SystemSetup
-from pdimage import ownparts, releasefiles, templates, treefiles
+from pdimage import programs, pythonparts, releasefiles, templates, treefiles
 from pdimage.check import overlay_files, template_variables
 from pdimage.components import Component
 from pdimage.description import Image
@@ -68,8 +68,13 @@ def _is_empty(path: Path) -> bool:
 
 def _assemble(image: Image, tree: Path, cache: Path, progress: Progress) -> tuple[Component, ...]:
     """Put everything into TREE: what the platform needs, chutes, then what the user adds, which wins."""
-    progress("platform")
-    components = list(ownparts.install(tree, image.platform))
+    platform = image.platform
+    own = _own_packages(image)
+    progress("Python packages")
+    components = list(pythonparts.install(
+        tree, requirements=platform.requirements, wheels=platform.wheels, own=own, cache=cache / "python",
+        progress=progress))
+    programs.write(tree, own)
     progress("overlay and templates")
     for directory in image.overlay:
         for item in overlay_files(directory):
@@ -83,3 +88,10 @@ def _assemble(image: Image, tree: Path, cache: Path, progress: Progress) -> tupl
     progress("release")
     releasefiles.write(tree, image)
     return tuple(sorted(components))
+
+
+def _own_packages(image: Image) -> tuple[str, ...]:
+    """Return which of our packages the image carries; the runtime's command stands on the installer's package."""
+    if image.platform.paradrop:
+        return ("fussy", "paradrop")
+    return ("fussy",) if image.platform.fussy else ()

@@ -67,7 +67,12 @@ def read_image(path: Path, board: str | None, variables: Variables) -> tuple[Ima
     image = replace(image, board=gathered.board, variables=values, sources=gathered.sources)
     if not image.compatible and gathered.board:
         image = replace(image, compatible=(gathered.board,))
-    return image, sorted(set(mistakes))
+    return image, sorted(_first_of_each(mistakes))
+
+
+def _first_of_each(mistakes: list[Mistake]) -> list[Mistake]:
+    """Leave out what only follows from an earlier mistake at the same place."""
+    return list({(mistake.file, mistake.line, mistake.path): mistake for mistake in reversed(mistakes)}.values())
 
 
 def board_names(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,5 @@
+"""``python -m pdimage``."""
+
+from pdimage.cli import main
+
+main()
