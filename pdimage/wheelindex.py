@@ -20,6 +20,9 @@ _NOTHING = re.compile(r"No matching distribution found for (\S+)")
 # How pip, asked to say more, names a wheel that it passes over.
 _PASSED_OVER = re.compile(r"none of the wheel's tags .*?: \S*/(\S+\.whl)#sha256=([0-9a-f]{64})")
 
+# An index without the package answers 404; anything else means that it couldn't be asked.
+_NOT_ASKED = re.compile(r"Could not fetch URL (?!.*: 404 ).*")
+
 
 def fetch(store: WheelStore, lock: Lock, machine: Machine, progress: Progress) -> list[Wheel]:
     """Return the wheels that LOCK names, in the store; pip fetches what isn't there.
@@ -79,6 +82,8 @@ def _address(pin: Pin) -> str:
 def _nothing_fits(pin: Pin, lock: Lock, machine: Machine, directory: Path) -> Mistake:
     """Return the mistake of a line for which pip found nothing, with the wheels that it passed over."""
     _, output = _pip([pin], lock, machine, directory, "-vv")
+    if failure := _NOT_ASKED.search(output):
+        raise PartFailed(f"cannot fetch {pin}: pip says\n    {failure[0]}")
     passed_over = dict(_PASSED_OVER.findall(output))
     locked = [parsed(Path(unquote(name))) for name, digest in passed_over.items() if digest in pin.sha256]
     if locked:
