@@ -1,5 +1,6 @@
 """Reads a directory into manifest entries: types, modes, owners, digests, links, extended attributes."""
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -8,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import translate
-from re import compile as compile_pattern
 
 import msgspec
 
@@ -19,7 +18,8 @@ from fussy.errors import FussyError
 log = logging.getLogger(__name__)
 
 # Version control data never belongs to a firmware (as fussy 1.0 did).
-ALWAYS_EXCLUDED = (".svn", ".bzr", ".git")
+ALWAYS_EXCLUDED = frozenset({b".svn", b".bzr", b".git"})
+_fnmatch = ctypes.CDLL(None).fnmatch
 _BLOCK = 1 << 18
 # Disks answer several readers sooner than one, whatever the number of cores.
 _READERS = 8
@@ -49,12 +49,18 @@ def scan(root: bytes, *, excludes: Iterable[str] = (), hashed: Callable[[int], o
     """Read the tree at ROOT: directories first, then everything else, each in the order of the bytes of its path.
 
     EXCLUDES are patterns as tar's ``--exclude`` takes them: shell wildcards (``*`` matches ``/`` too) matched against
-    ``NAME/path`` and against what follows any slash in it; an excluded directory goes with all it holds. Sockets are
-    left out, as tar does. HASHED is called with the number of bytes read, from several threads.
+    ``NAME/path`` and against what follows any slash in it; an excluded directory goes with all it holds. A slash at
+    the end of a pattern means nothing (tar would match nothing). Sockets are left out, as tar does. HASHED is called
+    with the number of bytes read, from several threads.
 
+    :raises FussyError: the patterns leave out the whole tree, or a file is being changed.
     :raises OSError: something can't be read.
     """
-    found = list(_walk(root, _excluder(excludes), os.path.basename(root)))
+    excluded, top = _excluder(excludes), os.path.basename(root)
+    if excluded(top):
+        raise FussyError(f"cannot pack {os.fsdecode(root)}: a pattern of --exclude matches it as a whole; "
+                         "name what is to be left out more exactly")
+    found = list(_walk(root, excluded, top))
     found.sort(key=lambda item: (item.entry.type != "directory", item.entry.name))
     found = list(_join_links(found))
     starts = range(0, len(found), _BATCH)
@@ -64,12 +70,17 @@ def scan(root: bytes, *, excludes: Iterable[str] = (), hashed: Callable[[int], o
 
 
 def _excluder(excludes: Iterable[str]) -> Callable[[bytes], bool]:
-    patterns = [compile_pattern(translate(pattern.rstrip("/"))) for pattern in (*excludes, *ALWAYS_EXCLUDED)]
+    patterns = [os.fsencode(pattern.rstrip("/")) for pattern in excludes]
 
     def excluded(path: bytes) -> bool:
-        parts = os.fsdecode(path).split("/")
-        tails = ["/".join(parts[i:]) for i in range(len(parts))]
-        return any(pattern.match(tail) for pattern in patterns for tail in tails)
+        if path.rpartition(b"/")[2] in ALWAYS_EXCLUDED:
+            return True
+        if not patterns:
+            return False
+        parts = path.split(b"/")
+        tails = [b"/".join(parts[i:]) for i in range(len(parts))]
+        # tar asks fnmatch(3) too; Python's fnmatch knows neither backslashes nor [^a] nor [[:alpha:]]
+        return any(_fnmatch(pattern, tail, 0) == 0 for pattern in patterns for tail in tails)
 
     return excluded
 
