@@ -1,54 +1,58 @@
 """Images that travel inside the firmware, so that a router needs no registry.
 
-They lie as tar archives (``*.tar``, also ``.tar.gz``) in the directory of the setting CHUTE_IMAGE_DIR, as
-``docker save`` writes them (Docker Image Specification 1.2: ``manifest.json``) or as an OCI image layout (OCI Image
-Format 1.0: ``index.json`` and ``blobs/``). Engines that do not read the latter get the missing ``manifest.json``.
+They lie in the directory of the setting CHUTE_IMAGE_DIR as one OCI image layout (OCI Image Format 1.0: ``oci-layout``,
+``index.json``, ``blobs/``), in which a layer that several images have is there once. The index says of each image its
+reference, in the annotation ``org.opencontainers.image.ref.name``. Layers are tar archives as they are, not compressed:
+so a new version shares unchanged ones with the old, and a delta sees into those that changed.
 """
 
-import contextlib
-import io
 import json
 import logging
+import re
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from paradrop.lib import settings
 
 log = logging.getLogger(__name__)
 
-_REFERENCE = "org.opencontainers.image.ref.name"
+REFERENCE = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
+_DIGEST = re.compile(r"(sha256|sha512):([0-9a-f]{64,128})")
 _LARGEST_DOCUMENT = 4 << 20
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Archive:
-    """An image in a file. ``image_id`` is the digest of its configuration; ``manifest`` is set for an OCI layout."""
+class Carried:
+    """An image in a layout. ``image_id`` is the digest of its configuration, by which the engine knows it."""
 
-    path: Path
+    layout: Path
     reference: str
     image_id: str
-    manifest: bytes | None = None
+    layers: tuple[str, ...]
 
 
-def find(reference: str) -> Archive | None:
-    """Return the archive that carries an image, None if there is none.
+def find(reference: str) -> Carried | None:
+    """Return the image that the firmware carries under a reference, None if there is none.
 
     A reference matches with or without ``:latest`` and ``docker.io/library/``.
     """
     wanted = normal(reference)
-    directory = Path(settings.CHUTE_IMAGE_DIR)
-    for path in sorted(directory.glob("*.tar")) + sorted(directory.glob("*.tar.gz")):
-        status = path.stat()
-        for archive in _archives(path, status.st_mtime_ns, status.st_size):
-            if normal(archive.reference) == wanted:
-                return archive
-    return None
+    return next((image for image in images(Path(settings.CHUTE_IMAGE_DIR)) if normal(image.reference) == wanted), None)
+
+
+def images(layout: Path) -> tuple[Carried, ...]:
+    """Return the images in a layout; none if there is no layout, or, with a note in the log, if it is damaged."""
+    try:
+        status = (layout / "index.json").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return _images(layout, status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def normal(reference: str) -> str:
@@ -67,66 +71,69 @@ def normal(reference: str) -> str:
     return name if ":" in last or "@" in last else f"{name}:latest"
 
 
-@contextlib.contextmanager
-def docker_stream(archive: Archive) -> Iterator[IO[bytes]]:
-    """Open an archive in the form that every Docker engine loads."""
-    if archive.manifest is None:
-        with archive.path.open("rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as copy:
-        with tarfile.open(archive.path) as source, tarfile.open(fileobj=copy, mode="w") as target:
-            for member in source:
-                target.addfile(member, source.extractfile(member) if member.isfile() else None)
-            extra = tarfile.TarInfo("manifest.json")
-            extra.size = len(archive.manifest)
-            target.addfile(extra, io.BytesIO(archive.manifest))
-        copy.seek(0)
-        yield copy
+def docker_archive(image: Carried) -> Iterator[bytes]:
+    """Yield an image in the form that every Docker engine loads (Docker Image Specification 1.2), straight from disk.
+
+    Raises:
+        OSError: a blob is missing or cannot be read.
+    """
+    listing = [{"Config": blob(image.image_id), "RepoTags": [normal(image.reference)],
+                "Layers": [blob(layer) for layer in image.layers]}]
+    document = json.dumps(listing).encode()
+    yield from _member("manifest.json", [document], len(document))
+    for digest in dict.fromkeys([image.image_id, *image.layers]):
+        path = image.layout / blob(digest)
+        yield from _member(blob(digest), _blocks(path), path.stat().st_size)
+    yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-@lru_cache(maxsize=256)
-def _archives(path: Path, mtime: int, size: int) -> tuple[Archive, ...]:
-    """Return the images in a file; none, with a note in the log, if it is something else. The times make it fresh."""
+def blob(digest: str) -> str:
+    """Return the path of a blob in a layout.
+
+    >>> blob("sha256:" + 64 * "0")[:18]
+    'blobs/sha256/00000'
+
+    Raises:
+        ValueError: that is no digest; it could lead anywhere.
+    """
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise ValueError(f"{digest!r} is not a digest")
+    return f"blobs/{match[1]}/{match[2]}"
+
+
+def _member(name: str, content: Iterator[bytes] | list[bytes], size: int) -> Iterator[bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    yield entry.tobuf()
+    yield from content
+    yield bytes(-size % tarfile.BLOCKSIZE)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+@lru_cache(maxsize=16)
+def _images(layout: Path, mtime: int, size: int, inode: int) -> tuple[Carried, ...]:
+    """Read a layout; the facts of its index make that anew when it changes."""
     try:
-        with tarfile.open(path) as tar:
-            names = set(tar.getnames())
-            if "manifest.json" in names:
-                return tuple(_of_docker(path, _document(tar, "manifest.json")))
-            return tuple(_of_layout(path, tar))
-    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("cannot use %s as an image: %s", path, error)
+        return tuple(_image(layout, entry) for entry in _document(layout / "index.json")["manifests"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("cannot use the images in %s: %s", layout, error)
         return ()
 
 
-def _of_docker(path: Path, manifest: Any) -> Iterator[Archive]:
-    for entry in manifest:
-        digest = str(entry["Config"]).rpartition("/")[2].removesuffix(".json")
-        for reference in entry.get("RepoTags") or [path.name.removesuffix(".gz").removesuffix(".tar")]:
-            yield Archive(path, str(reference), f"sha256:{digest}")
+def _image(layout: Path, entry: Any) -> Carried:
+    annotations = entry.get("annotations") or {}
+    manifest = _document(layout / blob(entry["digest"]))
+    return Carried(layout, str(annotations.get(_CONTAINERD_NAME) or annotations[REFERENCE]),
+                   str(manifest["config"]["digest"]), tuple(str(layer["digest"]) for layer in manifest["layers"]))
 
 
-def _of_layout(path: Path, tar: tarfile.TarFile) -> Iterator[Archive]:
-    for entry in _document(tar, "index.json")["manifests"]:
-        annotations = entry.get("annotations") or {}
-        fallback = path.name.removesuffix(".gz").removesuffix(".tar")
-        reference = str(annotations.get(_CONTAINERD_NAME) or annotations.get(_REFERENCE) or fallback)
-        if ":" not in reference and "/" not in reference and reference != fallback:
-            reference = f"{fallback}:{reference}"  # the annotation may hold the tag alone
-        image = _document(tar, _blob(entry["digest"]))
-        listing = [{"Config": _blob(image["config"]["digest"]), "RepoTags": [normal(reference)],
-                    "Layers": [_blob(layer["digest"]) for layer in image["layers"]]}]
-        yield Archive(path, reference, str(image["config"]["digest"]), json.dumps(listing).encode())
-
-
-def _blob(digest: str) -> str:
-    algorithm, _, value = digest.partition(":")
-    return f"blobs/{algorithm}/{value}"
-
-
-def _document(tar: tarfile.TarFile, name: str) -> Any:
-    member = tar.getmember(name)
-    file = tar.extractfile(member)
-    if file is None or member.size > _LARGEST_DOCUMENT:
-        raise ValueError(f"{name} is not a document")
-    return json.load(file)
+def _document(path: Path) -> Any:
+    if path.stat().st_size > _LARGEST_DOCUMENT:
+        raise ValueError(f"{path} is too large for a document")
+    return json.loads(path.read_bytes())

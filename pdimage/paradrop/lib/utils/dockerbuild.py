@@ -77,9 +77,9 @@ def fetch(client: Any, reference: str, progress: Progress) -> Image:
     Raises:
         DockerError: nobody has it.
     """
-    archive = carried.find(reference)
-    if archive is not None:
-        return _load(client, archive, progress)
+    image = carried.find(reference)
+    if image is not None:
+        return load(client, image, progress)
     here = find(client, reference)
     if here is not None:
         return Image(here, fresh=False)
@@ -100,6 +100,29 @@ def fetch(client: Any, reference: str, progress: Progress) -> Image:
     return Image(pulled, fresh=True)
 
 
+def load(client: Any, image: carried.Carried, progress: Progress) -> Image:
+    """Load an image of the firmware, if it is new to the engine.
+
+    Raises:
+        DockerError: the engine refused it, or a part of it cannot be read.
+    """
+    if here := find(client, image.image_id):
+        return Image(here, fresh=False)
+    progress(f"Loading {image.reference} from the firmware\n")
+    loaded = None
+    with translated(f"cannot load the image {image.reference}"):
+        for event in client.load_image(carried.docker_archive(image)):
+            if "error" in event:
+                raise DockerError(f"cannot load the image {image.reference} from {image.layout}: {event['error']}")
+            if found := re.search(r"Loaded image(?: ID)?: (\S+)", str(event.get("stream", ""))):
+                loaded = found.group(1)
+    number = find(client, image.image_id) or find(client, loaded or image.reference)
+    if number is None:
+        raise DockerError(f"cannot load the image {image.reference} from {image.layout}: "
+                          "the engine does not have it afterwards")
+    return Image(number, fresh=True)
+
+
 def find(client: Any, reference: str) -> str | None:
     """Return the id of an image by reference or id, None if the engine does not have it."""
     try:
@@ -116,9 +139,9 @@ def build(client: Any, source: Source, progress: Progress) -> Image:
         DockerError: the build failed; the layers that it added are gone.
     """
     for reference in _bases(source):
-        archive = carried.find(reference)
-        if archive is not None:
-            _load(client, archive, progress)
+        base = carried.find(reference)
+        if base is not None:
+            load(client, base, progress)
     with translated("cannot list the engine's images"):
         before = {str(image["Id"]) for image in client.images(all=True)}
     seen: list[str] = []
@@ -180,26 +203,6 @@ def _remove_layers(client: Any, seen: Iterable[str], before: set[str]) -> None:
                 client.remove_image(short)
         except DockerError as error:
             log.info("%s", error.message)
-
-
-def _load(client: Any, archive: carried.Archive, progress: Progress) -> Image:
-    """Load an archive of the firmware, if its image is new to the engine."""
-    if archive.image_id and (here := find(client, archive.image_id)):
-        return Image(here, fresh=False)
-    progress(f"Loading {archive.reference} from the firmware\n")
-    loaded = None
-    with translated(f"cannot load the image {archive.reference}"), carried.docker_stream(archive) as stream:
-        for event in client.load_image(stream):
-            if "error" in event:
-                raise DockerError(f"cannot load the image {archive.reference} from {archive.path}: {event['error']}")
-            if found := re.search(r"Loaded image(?: ID)?: (\S+)", str(event.get("stream", ""))):
-                loaded = found.group(1)
-    image = find(client, archive.image_id) if archive.image_id else None
-    image = image or find(client, loaded or archive.reference)
-    if image is None:
-        raise DockerError(f"cannot load the image {archive.reference} from {archive.path}: "
-                          "the engine does not have it afterwards")
-    return Image(image, fresh=True)
 
 
 def _bases(source: Source) -> list[str]:
