@@ -19,7 +19,7 @@ from paradrop.tools.display import Display
 from paradrop.tools.errors import ToolError
 
 _DOING = {"install": "Installing", "update": "Updating", "delete": "Removing", "start": "Starting", "stop": "Stopping",
-          "restart": "Restarting", "roll back": "Rolling back"}
+          "restart": "Restarting", "roll back": "Rolling back", "configure": "Configuring"}
 
 _host = click.argument("host")
 _port = click.argument("port", type=click.IntRange(1, 65535))
@@ -168,7 +168,29 @@ def config(context: click.Context, host: str, port: int, file: str | None, as_js
     client = _client(context, host, port)
     found = client.ask("GET", f"/api/v1/config/{segment(file)}" if file else "/api/v1/config")
     files = {file: found} if file else found
-    click.echo(show.as_json(files) if as_json else show.configuration(files))
+    if as_json:
+        click.echo(show.as_json(files))
+        return
+    for name, sections in files.items():
+        click.echo((f"# {name}\n" if len(files) > 1 else "") + show.configuration(sections), nl=False)
+
+
+@router.command("set-config", cls=Command)
+@_host
+@_port
+@click.argument("file")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.pass_context
+def set_config(context: click.Context, host: str, port: int, file: str, path: Path) -> None:
+    """Replace a router's own sections of FILE by those in PATH, in the form that ``router config`` shows.
+
+    Sections that belong to chutes stay as they are on the router. If any section fails, the old ones come back.
+    """
+    from paradrop.tools import project
+
+    body = {"sections": project.read_sections(path)}
+    _show(context, "configure", _client(context, host, port).change("PUT", f"/api/v1/config/{segment(file)}", body),
+          "router")
 
 
 @router.command(cls=Command)
@@ -247,9 +269,9 @@ def _send_project(context: click.Context, host: str, port: int, path: Path, verb
     _show(context, verb, steps)
 
 
-def _show(context: click.Context, verb: str, steps: Iterator[str | Result]) -> None:
+def _show(context: click.Context, verb: str, steps: Iterator[str | Result], what: str = "chute") -> None:
     """Show the progress of an operation and its outcome in the documented words."""
-    click.echo(f"{_DOING[verb]} chute...")
+    click.echo(f"{_DOING[verb]} {what}...")
     display = Display(sys.stdout, sys.stdout.isatty() and not context.obj["verbose"])
     result = Result(False, "")
     with display.running():
@@ -260,7 +282,7 @@ def _show(context: click.Context, verb: str, steps: Iterator[str | Result]) -> N
                 display.line(step)
     if not result.success:
         display.failed()
-        click.echo(f"ERROR: Failed to {verb} chute.({result.message})", err=True)
+        click.echo(f"ERROR: Failed to {verb} {what}.({result.message})", err=True)
         context.exit(ToolError.exit_code)
     click.echo(result.message if display.shown else f"\n{result.message}")
 

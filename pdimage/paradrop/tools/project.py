@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from paradrop.lib import descriptor
+from paradrop.lib import descriptor, settings
+from paradrop.lib.errors import ParadropError
+from paradrop.lib.utils import ucitext
 from paradrop.tools.errors import BadProject
 
 _TAKES_FILES = re.compile(r"^\s*(?:ADD|COPY)\s+(?!.*--from=)(?!https?://)", re.IGNORECASE | re.MULTILINE)
@@ -58,6 +60,23 @@ def read(path: Path) -> Project:
     if text is not None and not _TAKES_FILES.search(text):
         return Project({**config, "dockerfile": text})
     return Project(config, _archive(path, config) if builds else None)
+
+
+def read_sections(path: Path) -> list[dict[str, Any]]:
+    """Read the sections of a UCI file that belong to no chute, as the API takes them.
+
+    Raises:
+        BadProject: the file is missing or is no UCI.
+    """
+    try:
+        document = ucitext.parse(path.read_text(), str(path))
+    except (OSError, ValueError) as error:
+        raise BadProject(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except ParadropError as error:
+        raise BadProject(error.message) from error
+    return [{"type": title["type"], "name": title.get("name"), "lists": options.get("list", {}),
+             "options": {key: value for key, value in options.items() if key != "list"}}
+            for title, options in document.sections if title.get("comment") in (None, settings.RESERVED_CHUTE)]
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What the router answers, as text for people."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+
+from paradrop.lib.utils import ucitext
 
 
 def as_json(value: Any) -> str:
@@ -31,10 +33,9 @@ def status(found: Mapping[str, Any]) -> str:
             f"changes under way: {found['changes']}")
 
 
-def configuration(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
-    """Return the sections of configuration files, as these files have them."""
-    return "\n".join(line for name, sections in files.items()
-                     for line in [f"# {name}", *(_section(section) for section in sections)])
+def configuration(sections: list[dict[str, Any]]) -> str:
+    """Return the sections of a configuration file as the file has them."""
+    return ucitext.render(ucitext.Document([_section(section) for section in sections]))
 
 
 def log_line(line: str) -> str:
@@ -44,9 +45,7 @@ def log_line(line: str) -> str:
     return f"{when} {record['level']} {record['module']}: {record['message']}"
 
 
-def _section(section: Mapping[str, Any]) -> str:
-    title = " ".join(filter(None, ["config", section["type"], section["name"]]))
-    lines = [f"{title} #{section['owner']}" if section["owner"] else title]
-    lines += [f"\toption {key} '{value}'" for key, value in section["options"].items()]
-    lines += [f"\tlist {key} '{value}'" for key, values in section["lists"].items() for value in values]
-    return "\n".join(lines)
+def _section(section: Mapping[str, Any]) -> ucitext.Section:
+    title = {"type": section["type"], "name": section["name"], "comment": section["owner"]}
+    options = {**section["options"], **({"list": section["lists"]} if section["lists"] else {})}
+    return {key: value for key, value in title.items() if value is not None}, options

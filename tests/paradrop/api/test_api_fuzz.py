@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -105,7 +106,7 @@ def test_updates_take_nothing_else(router: Router) -> None:
 
 
 @pytest.mark.slow
-def test_schemathesis(router: Router, request: pytest.FixtureRequest) -> None:
+def test_schemathesis(router: Router, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The fuzzer of OpenAPI documents finds no answer that the document does not tell of."""
     if importlib.util.find_spec("schemathesis") is None:
         pytest.skip("schemathesis is missing (pip install schemathesis)")
@@ -124,5 +125,5 @@ def test_schemathesis(router: Router, request: pytest.FixtureRequest) -> None:
          "--exclude-operation-id", "get_chute_log",  # without an engine that is 503, as it should be
 
          "--seed", "1", "--generation-database", "none", "--request-timeout", "20", "--no-color"],
-        capture_output=True, text=True, timeout=400)
+        capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -243,7 +243,7 @@ def test_a_configuration_daemon_that_hangs(router: Router, monkeypatch: pytest.M
     status = [{"type": "interface", "name": "wan", "comment": "__PARADROP__", "success": True, "age": 1}]
     monkeypatch.setattr(pdconfd, "waitSystemUp", lambda: json.dumps(status))
     assert content(router.ask("GET", "/api/v1/config-status", user="viewer")) == [
-        {"type": "interface", "name": "wan", "owner": "__PARADROP__", "success": True}]
+        {"type": "interface", "name": "wan", "owner": "__PARADROP__", "success": True, "error": None}]
     monkeypatch.setattr(pdconfd, "reloadAll", lambda: None)
     problem(router.ask("POST", "/api/v1/config-status"), 503)
 
@@ -269,6 +269,23 @@ def test_status_and_configuration(router: Router) -> None:
                "lists": {"dns": ["1", "2"]}}
     assert content(router.ask("GET", "/api/v1/config")) == {"wireless": [section]}
     assert content(router.ask("GET", "/api/v1/config/wireless")) == [section]
+
+
+def test_changing_the_configuration(router: Router) -> None:
+    section = {"type": "interface", "name": "lan", "options": {"proto": "static", "note": "It's\na 'quote'"},
+               "lists": {"dns": ["1.1.1.1"]}}
+    problem(router.ask("PUT", "/api/v1/config/network", {"sections": [section]}, "operator"), 403)
+    change = content(router.ask("PUT", "/api/v1/config/network", {"sections": [section]}), 202)
+    assert (change["kind"], change["chute"]) == ("setconfig", "__PARADROP__")
+    (update,) = router.queue.updates
+    assert (update["updateClass"], update["configFile"]) == ("ROUTER", "network")
+    assert update["sections"] == [({"type": "interface", "name": "lan"},
+                                   {**section["options"], "list": {"dns": ["1.1.1.1"]}})]
+    for wrong in ({"type": "x y"}, {"type": "x", "name": "a\nconfig"}, {"type": "x", "owner": "hello"},
+                  {"type": "x", "options": {"k": 1}}, {"type": "x", "options": {"list": "c"}}):
+        problem(router.ask("PUT", "/api/v1/config/network", {"sections": [wrong]}), 422)
+    problem(router.ask("PUT", "/api/v1/config/passwd", {"sections": []}), 404)
+    assert len(router.queue.updates) == 1
 
 
 def test_the_log_is_there_to_read_and_follow(router: Router) -> None:

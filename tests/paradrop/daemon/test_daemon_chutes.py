@@ -174,6 +174,44 @@ def test_a_failed_build_says_why(router: Daemon) -> None:
         assert output.splitlines()[-1] == "ERROR: Failed to stop chute.(No chute found with id: nobody)"
 
 
+def test_the_routers_configuration_is_set_or_stays(router: Daemon) -> None:
+    assert router.engine
+    router.engine.run("ip", "link", "add", "name", "spare0", "type", "veth", "peer", "name", "spare1")
+    good = "config interface 'spare'\n\toption proto 'static'\n\toption ifname 'spare0'\n" \
+           "\toption ipaddr '203.0.113.1'\n\toption netmask '255.255.255.0'\n"
+    chutes = "config interface 'theirs' #some-chute\n\toption proto 'none'\n\toption ifname 'x'\n"
+    try:
+        (router.home / "config").mkdir()
+        (router.home / "config/network").write_text(chutes)
+        with running(router):
+            (router.home / "new").write_text(good)
+            output = router.paradrop("router", "set-config", *THERE, "network", "new")
+            assert output == "Configuring router...\n\nRouter setconfig network success\n"
+            assert "203.0.113.1/24" in router.engine.run("ip", "-4", "address", "show", "dev", "spare0")
+            shown = router.paradrop("router", "config", *THERE, "network")
+            assert "some-chute" in shown
+            assert "#__PARADROP__" in shown
+
+            (router.home / "bad").write_text(good + "config interface 'other'\n\toption proto 'static'\n"
+                                             "\toption ifname 'nothing0'\n\toption ipaddr '203.0.113.9'\n"
+                                             "\toption netmask '255.255.255.0'\n")
+            output = router.paradrop("router", "set-config", *THERE, "network", "bad", code=1)
+            assert "the old one is back: interface other" in output.splitlines()[-1]
+            assert router.paradrop("router", "config", *THERE, "network") == shown
+            assert "203.0.113.1/24" in router.engine.run("ip", "-4", "address", "show", "dev", "spare0")
+
+            (router.home / "empty").write_text("")
+            (router.home / "shown").write_text(shown)
+            router.paradrop("router", "set-config", *THERE, "network", "empty")
+            assert "203.0.113.1" not in router.engine.run("ip", "-4", "address", "show", "dev", "spare0")
+            router.paradrop("router", "set-config", *THERE, "network", "shown")
+            assert router.paradrop("router", "config", *THERE, "network") == shown
+            router.paradrop("router", "set-config", *THERE, "network", "nothing", code=3)
+            assert not list((router.home / "lib/uci-backup").glob("network-*"))
+    finally:
+        router.engine.run("ip", "link", "delete", "dev", "spare0")
+
+
 def test_update_and_rollback(router: Daemon) -> None:
     with running(router):
         for version in (1, 2):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from paradrop.backend.exc import executionplan, files, name, resource, runtime, state, struct, traffic
+from paradrop.backend.exc import executionplan, files, hostconfig, name, resource, runtime, state, struct, traffic
 from paradrop.backend.exc.plangraph import PlanMap
 from paradrop.backend.fc import journal
 from paradrop.backend.fc.chutestorage import ChuteStorage
@@ -22,6 +22,7 @@ from paradrop.lib import settings
 from paradrop.lib.chute import Chute
 from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils.dockerspec import data_dir, system_dir
+from paradrop.lib.utils.ucitext import Section
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ TARGET_STATES: dict[str, str | None] = {
 class UpdateObject:
     """An update of the router. These are all that a request can set:
 
-    ``updateClass`` (CHUTE), ``updateType`` (see TARGET_STATES), ``name``, ``tok`` (Unix seconds), ``pkg`` (the
+    ``updateClass`` (CHUTE, ROUTER), ``updateType`` (see TARGET_STATES), ``name``, ``tok`` (Unix seconds), ``pkg`` (the
     request's package; build output goes to ``pkg.request.write``), ``func`` (called with the update when it is
     complete), ``user``, ``workdir`` (a directory with the project, for a build), ``boot`` (it is part of a start
     of the router, so what runs well is left alone). The other keys are the chute's descriptor.
@@ -193,7 +194,28 @@ class UpdateChute(UpdateObject):
         return chute
 
 
-UPDATE_CLASSES: dict[str, type[UpdateObject]] = {"CHUTE": UpdateChute}
+class UpdateRouter(UpdateObject):
+    """An update of the router itself: setconfig, which replaces its own sections of a UCI file.
+
+    A request sets besides what the others have ``configFile``, the name of the file, and ``sections``, a list of
+    (title, options) as in UCIConfig.
+    """
+
+    updateModuleList: ClassVar[list[ModuleType]] = [hostconfig]
+
+    def __init__(self, obj: Mapping[str, Any]) -> None:
+        super().__init__({**obj, "name": settings.RESERVED_CHUTE})
+        self.configFile = str(obj.get("configFile"))
+        self.sections: list[Section] = list(obj.get("sections") or [])
+        self.failing: hostconfig.Failing = {}
+
+    def complete(self, **kwargs: Any) -> None:
+        """As in UpdateObject, in words that fit a router."""
+        done = {"message": f"Router {self.updateType} {self.configFile} success"} if kwargs.get("success") else {}
+        super().complete(**{**kwargs, **done})
+
+
+UPDATE_CLASSES: dict[str, type[UpdateObject]] = {"CHUTE": UpdateChute, "ROUTER": UpdateRouter}
 
 
 def parse(obj: Mapping[str, Any]) -> UpdateObject:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paradrop.backend.pdfcd.changes import Change
+from paradrop.lib import settings
 from paradrop.lib.api import pdapi
 from paradrop.lib.api.pdrest import POST, APIDecorator, APIPackage
 from paradrop.lib.chute import DESCRIPTOR_KEYS
 from paradrop.lib.errors import DescriptorError
+from paradrop.lib.utils.ucitext import Section
 
 if TYPE_CHECKING:
     from paradrop.backend.pdfcd.server import ParadropAPIServer
@@ -31,11 +33,19 @@ def submit(rest: "ParadropAPIServer", kind: str, descriptor: Mapping[str, Any], 
     name = descriptor.get("name")
     if not isinstance(name, str) or not name:
         raise DescriptorError(["name: missing"])
+    return _queue(rest, kind, name, user, {**descriptor, "updateClass": "CHUTE", "workdir": workdir and str(workdir)})
+
+
+def submit_config(rest: "ParadropAPIServer", file: str, sections: list[Section], user: str | None = None) -> Change:
+    """Queue an update that replaces the router's own sections of a UCI file, and return the change to follow."""
+    update = {"updateClass": "ROUTER", "configFile": file, "sections": sections, "workdir": None}
+    return _queue(rest, "setconfig", settings.RESERVED_CHUTE, user, update)
+
+
+def _queue(rest: "ParadropAPIServer", kind: str, name: str, user: str | None, update: Mapping[str, Any]) -> Change:
     change = rest.changes.add(kind, name, user)
-    update = {**descriptor, "updateClass": "CHUTE", "updateType": kind, "tok": int(time.time()),
-              "pkg": change, "func": rest.complete, "user": user,
-              "workdir": workdir and str(workdir)}
-    rest.configurer.updateList(**update)
+    rest.configurer.updateList(**{**update, "updateType": kind, "name": name, "tok": int(time.time()), "pkg": change,
+                                  "func": rest.complete, "user": user})
     return change
 
 

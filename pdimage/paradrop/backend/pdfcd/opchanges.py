@@ -8,7 +8,10 @@ from paradrop.backend.pdfcd.problems import Problem
 
 
 class ChangeView(View, frozen=True):
-    """A change. Times are Unix seconds; ``success`` and ``message`` are null until it is done."""
+    """A change. Times are Unix seconds; ``success`` and ``message`` are null until it is done.
+
+    ``chute`` is __PARADROP__ for a change of the router itself.
+    """
 
     id: str
     kind: str

@@ -10,13 +10,18 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 import fussy
+from paradrop.backend.pdfcd.apichute import submit_config
 from paradrop.backend.pdfcd.journal import Journal
-from paradrop.backend.pdfcd.operations import Body, Call, Operation, Text, View
+from paradrop.backend.pdfcd.opchanges import ChangeView, view_of_change
+from paradrop.backend.pdfcd.operations import Accepted, Body, Call, Operation, Text, View
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import settings
-from paradrop.lib.utils import uci
+from paradrop.lib.config import osconfig
+from paradrop.lib.utils import uci, ucitext
+from paradrop.lib.utils.ucitext import Section
 
 CONFIG_SECONDS = 60.0
+Word = Annotated[str, Meta(pattern="^[A-Za-z0-9_.:@+-]+$", max_length=64)]
 
 
 class StatusView(View, frozen=True):
@@ -40,12 +45,28 @@ class SectionView(View, frozen=True):
 
 
 class AppliedView(View, frozen=True):
-    """Whether a section of the configuration is in effect."""
+    """Whether a section of the configuration is in effect, and if not, why."""
 
     type: str
     name: str
     owner: str | None
     success: bool
+    error: str | None
+
+
+class NewSection(Body, frozen=True):
+    """A section for a configuration file."""
+
+    type: Word
+    name: Word | None = None
+    options: dict[str, str] = {}
+    lists: dict[str, list[str]] = {}
+
+
+class NewConfig(Body, frozen=True):
+    """The sections that a file shall have, besides those of chutes."""
+
+    sections: list[NewSection]
 
 
 class JournalQuery(Body, frozen=True):
@@ -77,6 +98,21 @@ def get_config_file(call: Call) -> list[SectionView]:
         if path.name == call.path["file"]:
             return _sections(path)
     raise Problem(404, f"there is no configuration file {call.path['file']}")
+
+
+def put_config_file(call: Call) -> Accepted:
+    """Replace the router's own sections of one UCI file; if any then fails, the old ones come back."""
+    if call.path["file"] not in osconfig.FILES:
+        raise Problem(404, f"there is no configuration file {call.path['file']}; there are {', '.join(osconfig.FILES)}")
+    sections: list[Section] = []
+    for section in call.body.sections:
+        if "list" in section.options:
+            raise Problem(422, "cannot keep an option called list: the name stands for the lists of a section")
+        title = {"type": section.type} | ({"name": section.name} if section.name else {})
+        sections.append((title, {**section.options, **({"list": section.lists} if section.lists else {})}))
+    ucitext.render(ucitext.Document(sections))
+    change = submit_config(call.rest, call.path["file"], sections, call.user)
+    return Accepted(view_of_change(change), f"/api/v1/changes/{change.id}")
 
 
 def get_applied(call: Call) -> list[AppliedView]:
@@ -125,7 +161,7 @@ def _applied(status: str | None) -> list[AppliedView]:
         raise Problem(503, "cannot ask the configuration daemon: it does not answer; see its log")
     sections: Any = json.loads(status)
     return [AppliedView(type=str(section["type"]), name=str(section["name"]), owner=section.get("comment"),
-                        success=bool(section["success"])) for section in sections]
+                        success=bool(section["success"]), error=section.get("error")) for section in sections]
 
 
 def _config_files() -> Iterator[Path]:
@@ -144,6 +180,8 @@ OPERATIONS = [
     Operation("GET", "/api/v1/status", get_status, "viewer", StatusView),
     Operation("GET", "/api/v1/config", get_config, "admin", dict[str, list[SectionView]], errors=(409,)),
     Operation("GET", "/api/v1/config/{file}", get_config_file, "admin", list[SectionView], errors=(404, 409)),
+    Operation("PUT", "/api/v1/config/{file}", put_config_file, "admin", ChangeView, NewConfig, status=202,
+              errors=(404, 409)),
     Operation("GET", "/api/v1/config-status", get_applied, "viewer", list[AppliedView], errors=(409,)),
     Operation("POST", "/api/v1/config-status", reload_config, "admin", list[AppliedView], errors=(409,)),
     Operation("GET", "/api/v1/logs", get_log, "operator", "application/x-ndjson", query=JournalQuery),
