@@ -9,6 +9,7 @@ from typing import Any
 
 from paradrop.backend.fc import journal, reconcile, updateObject
 from paradrop.backend.fc.chutestorage import ChuteStorage
+from paradrop.backend.fc.watcher import Watcher
 from paradrop.lib import settings
 from paradrop.lib.utils import dockerclient, restart
 from paradrop.lib.utils.dockerclient import DockerError
@@ -30,6 +31,7 @@ class PDConfigurer:
         self._queue: deque[dict[str, Any]] = deque()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._watcher = Watcher(storage, self.updateList)
 
     def updateList(self, **updateObj: Any) -> None:
         """Put an update into the queue; the keys are those of updateObject.UpdateObject and of a descriptor.
@@ -70,6 +72,8 @@ class PDConfigurer:
             update = None if self._stopping.is_set() else self.getNextUpdate()
             if update is not None:
                 perform(update)
+                self._watcher.ensure()
+        self._watcher.stop()
         self.clearUpdateList()
 
     def stop(self) -> None:

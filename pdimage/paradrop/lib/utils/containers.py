@@ -160,12 +160,14 @@ def settle(name: str, containers: Iterable[str]) -> None:
         DockerError: one ended; with the last lines of its output.
     """
     end = time.monotonic() + float(settings.CHUTE_SETTLE_TIME)
+    restarts: dict[str, int] = {}
     while True:
         for container in containers:
-            found = inspect(container)
-            state = found["State"] if found else {}
-            failed = state.get("Restarting") or (found or {}).get("RestartCount") or state.get("ExitCode")
-            if found is None or failed:
+            found = inspect(container) or {}
+            state = found.get("State") or {}
+            count = found.get("RestartCount") or 0
+            again = count != restarts.setdefault(container, count)
+            if not state or again or state["Restarting"] or (state["ExitCode"] and not state["Running"]):
                 raise DockerError(f"cannot start {name}: its container ended at once with status "
                                   f"{state.get('ExitCode')}\n{last_lines(container)}")
         if time.monotonic() >= end:
