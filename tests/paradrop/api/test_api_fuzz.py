@@ -22,7 +22,7 @@ from paradrop.lib.chute import DESCRIPTOR_KEYS
 # What the API itself puts into an update, besides a descriptor
 OWN_KEYS = {"updateClass", "updateType", "tok", "pkg", "func", "user", "workdir"}
 
-fuzz = hypothesis_settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+fuzz = hypothesis_settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.sampled_from(
     ["wifi", "wan", "@host.lan:80", "wlan0", "80", "1.2.3.4/33", "/../..", "busybox", "\x00", "%00", "a" * 300])
