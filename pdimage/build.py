@@ -5,16 +5,13 @@ cut leaves what was there before. The same description and inputs give the same 
 wherever it is built.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from fussy import disk
 from fussy.errors import SystemSetup
-from pdimage import programs, pythonparts, releasefiles, templates, treefiles
+from pdimage import programs, pythonparts, releasefiles, scratch, templates, treefiles
 from pdimage.check import overlay_files, template_variables
 from pdimage.components import Component
 from pdimage.description import Image
@@ -45,16 +42,14 @@ def build(image: Image, output: Path, *, cache: Path, progress: Progress = lambd
     output = output.absolute()
     if output.exists() and not (output / _MARK).is_file() and not _is_empty(output):
         raise SystemSetup(f"cannot build {output}: it is there and is no tree of pdimage; name another with -o")
-    output.parent.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as undo:
-        workshop = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        undo.callback(shutil.rmtree, workshop, ignore_errors=True)
+    with scratch.directory(output.parent, output.name) as workshop:
         tree = workshop / "tree"
         tree.mkdir(mode=0o755)
         components = _assemble(image, tree, cache, progress)
         progress("normalising")
-        treefiles.normalise(tree, treefiles.epoch(), {template.target: template.mode for template in image.templates})
+        modes = {template.target: template.mode for template in image.templates}
+        treefiles.normalise(tree, treefiles.epoch(), modes)
         if output.exists():
             disk.exchange(tree, output)
         else:
@@ -79,7 +74,7 @@ def _assemble(image: Image, tree: Path, cache: Path, progress: Progress) -> tupl
     for directory in image.overlay:
         for item in overlay_files(directory):
             if item.source.is_dir() and not item.source.is_symlink():
-                (tree / item.target).mkdir(parents=True, exist_ok=True)
+                treefiles.make_directory(tree, item.target)
             else:
                 treefiles.copy(tree, item.target, item.source)
     for template in image.templates:

@@ -1,10 +1,10 @@
 """``pdimage pack``: builds an image and packs its tree into a signed bundle, as ``fussy-pack`` does."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fussy import pack as fussy_pack
+from pdimage import scratch
 from pdimage.build import Progress, build
 from pdimage.description import Image
 
@@ -19,9 +19,8 @@ def pack(
     :raises FussyError: as :func:`pdimage.build.build` and :func:`fussy.pack.pack` do; no bundle is left then
     """
     output.mkdir(parents=True, exist_ok=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pack-", dir=cache) as place:
-        built = build(image, Path(place, image.name), cache=cache, progress=building)
+    with scratch.directory(cache, "pack") as place:
+        built = build(image, place / image.name, cache=cache, progress=building)
         return Path(fussy_pack.pack(
             built.tree, encrypt_for=encrypt_for, sign_with=sign_with, compress=compress, output=output,
             passphrase_file=passphrase_file, progress=packing))

@@ -31,15 +31,21 @@ def copy(tree: Path, target: str, source: Path) -> None:
         path.chmod(0o755 if os.stat(source).st_mode & 0o100 else 0o644)
 
 
-def _cleared(tree: Path, target: str) -> Path:
-    """Return the path of TARGET with its directories made, and nothing there; links in the tree are not followed."""
+def make_directory(tree: Path, target: str) -> Path:
+    """Have the directory TARGET in TREE; whatever else is there is replaced, and no link is followed."""
     path = tree
-    for name in target.split("/")[:-1]:
+    for name in target.split("/"):
         path /= name
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             path.unlink()
         path.mkdir(exist_ok=True)
-    path /= target.rpartition("/")[2]
+    return path
+
+
+def _cleared(tree: Path, target: str) -> Path:
+    """Return the path of TARGET with the directories above it made, and nothing there."""
+    above, _, name = target.rpartition("/")
+    path = (make_directory(tree, above) if above else tree) / name
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

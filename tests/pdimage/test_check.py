@@ -60,20 +60,20 @@ def test_all_mistakes_are_told_at_once(workshop: Workshop) -> None:
     ("", "image.yaml:1: must be a mapping that begins with name and version"),
     ("[]", "image.yaml:1: must be a mapping that begins with name and version"),
     ("name: [", "image.yaml:1: is not YAML: expected the node content, but found '<stream end>'"),
-    ("name: !!python/object:os.system x", "image.yaml:1: name: can't be used here: could not determine a constructor for "
-     "the tag 'tag:yaml.org,2002:python/object:os.system'"),
+    ("name: !!python/object:os.system x", "image.yaml:1: name: can't be used here: could not determine a constructor "
+     "for the tag 'tag:yaml.org,2002:python/object:os.system'"),
     ("overlay: &a [*a]", "image.yaml:1: overlay[0]: is an alias of what holds it; write it out"),
     ("name: r\nversion: '1'\nbase: gone.yaml", "image.yaml:3: base: gone.yaml is not a file that is there; write a "
      "path relative to this file"),
-    ("name: current\nversion: '1'", "image.yaml:1: name: 'current' cannot be the name of a release: use letters, digits "
-     "and . _ + ~ : @ - (at most 200), not current, current~, failsafe, previous"),
+    ("name: current\nversion: '1'", "image.yaml:1: name: 'current' cannot be the name of a release: use letters, "
+     "digits and . _ + ~ : @ - (at most 200), not current, current~, failsafe, previous"),
     ("name: r\nversion: '1'\nboards: {a: {}, b: {}}", "image.yaml:3: boards: knows a, b; choose one with --board"),
     ("name: r\nversion: '1'\nboards: {a: {name: x}}", "image.yaml:3: boards.a.name: can only be said outside boards"),
     ("name: r\nversion: '1'\n3: x", "image.yaml:3: 3: the name must be text; put it in quotes"),
     ("name: r\nversion: '1'\ntemplates: [{source: image.yaml, target: .fussy/x}]", "image.yaml:3: templates[0].target: "
      "must not be below .fussy, which describes the release"),
-    ("name: r\nversion: '1'\nvariables: {a: 1}\nfloor: '{{ b }}'", "image.yaml:4: floor: the template needs what is not "
-     "there: 'b' is undefined; set it in variables, or correct the name"),
+    ("name: r\nversion: '1'\nvariables: {a: 1}\nfloor: '{{ b }}'", "image.yaml:4: floor: the template needs what is "
+     "not there: 'b' is undefined; set it in variables, or correct the name"),
 ])
 def test_one_mistake_is_told_alone(workshop: Workshop, text: str, mistake: str) -> None:
     name, version = "image.yaml:1: name: is missing", "image.yaml:1: version: is missing"
@@ -84,8 +84,9 @@ def test_inheritance_joins_and_replaces(workshop: Workshop) -> None:
     workshop.file("base/files/etc/motd", "base")
     workshop.file("more/etc/issue", "more")
     workshop.describe({"name": "base", "version": "1", "compatible": ["a"], "platform": {"debian": ["tar", "gzip"]},
-                       "overlay": ["files"], "health": [{"name": "x", "command": ["true"]}, {"name": "y", "command": ["a"]}],
-                       "metadata": {"a": 1, "b": 2}, "limits": {"pre_install": 10}, "persistent": ["/srv"]},
+                       "overlay": ["files"], "metadata": {"a": 1, "b": 2},
+                       "limits": {"pre_install": 10}, "persistent": ["/srv"],
+                       "health": [{"name": "x", "command": ["true"]}, {"name": "y", "command": ["a"]}]},
                       "base/base.yaml")
     image = workshop.image({"base": "base/base.yaml", "name": "router", "version": "2", "compatible": ["b"],
                             "platform": {"paradrop": False, "debian": ["gzip", "zstd"]}, "overlay": ["more"],
@@ -153,7 +154,8 @@ def test_overlays_that_lead_out_of_the_tree_are_refused(workshop: Workshop) -> N
         channel.bind("o/socket")
     assert workshop.mistakes({"name": "r", "version": "1", "overlay": ["o"]}) == [
         "o/.fussy/release.json: lies below .fussy, which describes the release; put it elsewhere",
-        "o/etc/out: is a link that leads out of the tree, to ../../../x; write a full path if the router's own is meant",
+        "o/etc/out: is a link that leads out of the tree, to ../../../x; write a full path if the router's own is "
+        "meant",
         "o/pipe: is neither a file nor a directory nor a symbolic link; a firmware can't carry it",
         "o/socket: is neither a file nor a directory nor a symbolic link; a firmware can't carry it"]
 
@@ -174,6 +176,6 @@ def test_the_command_ends_with_its_code_and_one_report(workshop: Workshop) -> No
                            'quotes (for example version: "1.0")\n')
 
 
-KNOWN = ("name", "version", "base", "boards", "compatible", "platform", "chutes", "overlay", "templates", "hooks", "health",
-        "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "resources", "settings", "system", "keys",
-        "variables")
+KNOWN = ("name", "version", "base", "boards", "compatible", "platform", "chutes", "overlay", "templates", "hooks",
+         "health", "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "resources", "settings",
+         "system", "keys", "variables")

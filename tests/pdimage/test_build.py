@@ -1,0 +1,178 @@
+"""What pdimage build makes: the same tree from the same input, wherever and whenever, and never half a tree."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fussy import manifest, tree
+from fussy.errors import SystemSetup
+from pdimage import build as building
+from pdimage.build import build
+from pdimage.errors import PartFailed
+from tests.pdimage.workshop import Workshop
+
+PLAIN = {"name": "r", "version": "1", "platform": {"paradrop": False, "fussy": False}}
+
+
+def facts(top: Path) -> list[manifest.Entry]:
+    """All that fussy-pack would see of a tree."""
+    return [item.entry for item in tree.scan(os.fsencode(top))]
+
+
+def inputs(workshop: Workshop) -> dict[str, object]:
+    """Make an image of a bit of everything; return its description."""
+    workshop.file("o/etc/motd", "welcome\n", 0o600)
+    workshop.file("o/bin/tool", "#!/bin/sh\n", 0o744)
+    os.symlink("motd", workshop.place / "o/etc/issue")
+    workshop.file("port.j2", "{{ port }}\n")
+    workshop.file("after.sh", "#!/bin/sh\n")
+    workshop.file("ring/signers", "A\n")
+    return {"name": "router", "version": "1", "variables": {"port": 9000}, "overlay": ["o"], "keys": "ring",
+            "templates": [{"source": "port.j2", "target": "etc/port", "mode": "0640"}],
+            "hooks": {"post_install": "after.sh"}, "settings": {"PDFCD_PORT": "{{ port }}"},
+            "health": [{"name": "motd", "command": ["test", "-e", "etc/motd"]}], "metadata": {"b": 1, "a": "x"}}
+
+
+def test_the_same_input_gives_the_same_tree_elsewhere_and_on_another_day(tmp_path: Path) -> None:
+    trees = []
+    for i, (zone, mask, at) in enumerate((("UTC", "022", "2024-02-03 04:05:06"),
+                                          ("Asia/Tokyo", "077", "2031-12-30 23:59:59"))):
+        workshop = Workshop(tmp_path / ("other directory" * i or "one"))
+        description = workshop.describe(inputs(workshop))
+        for file in workshop.place.rglob("*"):
+            os.utime(file, (i * 10**8, i * 10**8), follow_symlinks=False)
+        command = ["faketime", at, "sh", "-c", 'umask "$1"; shift; exec "$@"', "sh", mask, sys.executable, "-m",
+                   "pdimage", "build", description, "-o", workshop.place / "tree", "--cache", workshop.place / "c"]
+        if shutil.which("faketime") is None:
+            pytest.skip("faketime is missing: apt-get install faketime")
+        environment = {**os.environ, "TZ": zone, "PYTHONHASHSEED": str(i + 1)}
+        subprocess.run(command, check=True, timeout=120, env=environment, stdout=subprocess.DEVNULL)
+        trees.append(facts(workshop.place / "tree"))
+    assert trees[0] == trees[1]
+    assert len(trees[0]) > 100
+
+
+def test_modes_times_and_owners_are_made_the_same(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    top = workshop.build(inputs(workshop)).tree
+    found = {entry.path: entry for entry in facts(top)}
+    assert {entry.mtime for entry in found.values()} == {1700000000}
+    if os.geteuid() == 0:
+        assert {(entry.uid, entry.gid) for entry in found.values()} == {(0, 0)}
+    modes = {"etc": 0o755, "etc/motd": 0o644, "bin/tool": 0o755, "bin/pd": 0o755, "etc/port": 0o640,
+             "etc/fussy/keys": 0o700, "etc/fussy/keys/signers": 0o600, ".pre-install": 0o755}
+    assert {path: found[path].mode for path in modes} == modes
+
+
+def test_what_the_release_says_of_itself(workshop: Workshop) -> None:
+    more = {"compatible": ["pc"], "floor": "0.5", "limits": {"pre_install": 9}}
+    top = workshop.build({**inputs(workshop), **more}).tree
+    said = manifest.decode_description((top / ".fussy/release.json").read_bytes())
+    assert (said.version, said.compatible, said.floor, said.limits.pre_install) == ("1", ["pc"], "0.5", 9)
+    assert [check.name for check in said.health] == ["runtime", "motd"]
+    assert said.health[0].http == "http://127.0.0.1:9000/v1/test"
+    assert said.metadata == {"a": "x", "b": 1}
+
+
+def test_overlays_win_over_the_platform_and_templates_over_overlays(workshop: Workshop) -> None:
+    workshop.file("a/bin/pd", "mine")
+    workshop.file("a/etc/x", "a")
+    workshop.file("b/etc/x", "b")
+    workshop.file("a/etc/y", "a")
+    workshop.file("y.j2", "template")
+    os.symlink("/elsewhere", workshop.place / "a/link")
+    workshop.file("b/link/file", "not through the link")
+    top = workshop.build({"name": "r", "version": "1", "overlay": ["a", "b"],
+                          "templates": [{"source": "y.j2", "target": "etc/y"}]}).tree
+    assert [(top / path).read_text() for path in ("bin/pd", "etc/x", "etc/y", "link/file")] == [
+        "mine", "b", "template", "not through the link"]
+    assert not os.path.lexists("/elsewhere")
+
+
+def test_a_tree_is_replaced_in_one_step_and_other_directories_are_not(workshop: Workshop) -> None:
+    first = workshop.build(PLAIN).tree
+    workshop.build({**PLAIN, "version": "2"})
+    assert b'"2"' in (first / ".fussy/release.json").read_bytes()
+    workshop.file("work/thesis", "years of work")
+    with pytest.raises(SystemSetup, match="is no tree of pdimage; name another with -o"):
+        workshop.build(PLAIN, "work")
+    assert (workshop.place / "work/thesis").exists()
+
+
+@pytest.mark.parametrize("error", [PartFailed("cannot build"), OSError(28, "No space left"), KeyboardInterrupt()])
+def test_a_failing_build_leaves_what_was_there(workshop: Workshop, monkeypatch: pytest.MonkeyPatch,
+                                                error: BaseException) -> None:
+    before = facts(workshop.build(PLAIN).tree)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(building.releasefiles, "write", fail)
+    with pytest.raises(type(error)):
+        workshop.build({**PLAIN, "version": "2"})
+    assert facts(workshop.place / "tree") == before
+    assert not [path.name for path in workshop.place.iterdir() if path.name.startswith(".")]
+
+
+def test_a_killed_build_leaves_no_half_tree_and_the_next_one_tidies_up(workshop: Workshop) -> None:
+    description = workshop.describe(inputs(workshop))
+    command = [sys.executable, "-m", "pdimage", "build", description, "-o", workshop.place / "tree", "--cache",
+               workshop.place / "cache"]
+    left = 0
+    for milliseconds in (0, 10, 20, 40, 80):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not list(workshop.place.glob(".tree.*")) and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(milliseconds / 1000)
+            process.send_signal(signal.SIGKILL)
+        left += len(list(workshop.place.glob(".tree.*")))
+        assert not (workshop.place / "tree").exists() or (workshop.place / "tree/.fussy/release.json").exists()
+    assert left
+    subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert not list(workshop.place.glob(".tree.*"))
+
+
+def test_the_tree_works_wherever_it_lies(workshop: Workshop, packages: Path) -> None:
+    top = workshop.build({"name": "r", "version": "1", "overlay": [str(packages)]}).tree
+    for place in (workshop.place / "some where/else", workshop.place / "third"):
+        place.parent.mkdir(exist_ok=True)
+        top = top.rename(place)
+        (workshop.place / "linked").unlink(missing_ok=True)
+        os.symlink(place / "bin/paradrop", workshop.place / "linked")
+        before = facts(top)
+        for program in (place / "bin/paradrop", place / "bin/fussy", workshop.place / "linked"):
+            done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True,
+                                  cwd="/", env={"PATH": "/usr/bin:/bin"})
+            assert done.stdout.startswith(program.resolve().name)
+        subprocess.run([place / "bin/pd", "--help"], capture_output=True, timeout=60, check=True, env={
+            "PATH": "/usr/bin:/bin", "PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"})
+        assert facts(top) == before
+    texts = [path for path in top.rglob("*") if path.is_file() and str(workshop.place).encode() in path.read_bytes()]
+    assert texts == []
+
+
+def test_only_regular_files_directories_and_links_are_in_it(workshop: Workshop) -> None:
+    top = workshop.build(inputs(workshop)).tree
+    kinds = {stat.S_IFMT(os.lstat(path).st_mode) for path in top.rglob("*")}
+    assert kinds == {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
+
+
+def test_a_build_is_as_quick_as_copying(workshop: Workshop) -> None:
+    block = os.urandom(1 << 16)
+    for i in range(800):
+        workshop.file(f"o/share/{i % 40}/{i}", i.to_bytes(4) + block)
+    image = workshop.image({**PLAIN, "overlay": ["o"]})
+    start = time.monotonic()
+    build(image, workshop.place / "tree", cache=workshop.place / "cache")
+    took = time.monotonic() - start
+    start = time.monotonic()
+    subprocess.run(["cp", "-a", workshop.place / "o", workshop.place / "copy"], check=True, timeout=60)
+    tree.scan(os.fsencode(workshop.place / "copy"))
+    assert took < 4 * (time.monotonic() - start) + 0.5
