@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from paradrop.lib import descriptor
 from paradrop.lib.chutespec import Service
+from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import pdosq
 from paradrop.lib.utils.dockerbuild import Source
 from paradrop.lib.utils.dockerspec import data_dir, system_dir
@@ -19,6 +20,9 @@ def getVirtPreamble(update: "UpdateObject") -> None:
     """Say for each service of the new chute what its image is made of.
 
     Stored in the cache key virtPreamble: a Source for each service's name.
+
+    Raises:
+        ParadropError: a service is of a type that this router cannot build.
     """
     chute = update.new
     if not chute.descriptor.keys() - {"name"}:
@@ -28,14 +32,15 @@ def getVirtPreamble(update: "UpdateObject") -> None:
 
 
 def _source(update: "UpdateObject", service: Service) -> Source:
+    if service.type == "light":
+        raise ParadropError(f"cannot build {update.name}: services of type light need templates that this router does "
+                            "not have; give it a Dockerfile and the type normal")
     directory = update.directories.get(service.name)
-    own_files = service.dockerfile is None and service.type in ("normal", "light")
-    if directory is None and own_files and update.workdir is not None:
+    if directory is None and service.dockerfile is None and service.type == "normal" and update.workdir is not None:
         directory = Path(update.workdir) / service.source
     return Source(
         chute=update.name, service=service.name, directory=directory, dockerfile_path=service.dockerfile_path,
-        reference=service.image if service.type != "light" else None,
-        dockerfile=service.dockerfile.encode() if service.dockerfile is not None else None)
+        reference=service.image, dockerfile=service.dockerfile.encode() if service.dockerfile is not None else None)
 
 
 def createVolumeDirs(update: "UpdateObject") -> None:
