@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import shutil
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ from packaging.requirements import Requirement
 
 import fussy
 from fussy.errors import SystemSetup
-from pdimage import launchers, wheels
+from pdimage import wheels
 from pdimage.components import Component
 from pdimage.merge import walk
 from pdimage.wheels import LIBRARY
@@ -22,7 +23,7 @@ EXTRAS = {"fussy": "", "paradrop": "router"}
 
 
 def install(tree: Path, packages: Sequence[str]) -> tuple[Component, ...]:
-    """Put our PACKAGES into TREE: their modules, their commands in ``bin/`` and the licence.
+    """Put our PACKAGES into TREE: their modules and the licence.
 
     :raises SystemSetup: a package is not there
     """
@@ -30,7 +31,7 @@ def install(tree: Path, packages: Sequence[str]) -> tuple[Component, ...]:
 
 
 def _install(tree: Path, name: str) -> Component:
-    files = [*_modules(tree, name), *_commands(tree, name)]
+    files = list(_modules(tree, name))
     texts = list(_licence(tree, name))
     digest = hashlib.sha256()
     for path in sorted(files):
@@ -48,14 +49,7 @@ def _modules(tree: Path, name: str) -> Iterator[str]:
             continue
         if file.suffix in (".pyc", ".orig", ".rej") or path.endswith("~"):
             continue
-        yield _write(tree, f"{LIBRARY}/{name}/{path}", file.read_bytes(), 0o644)
-
-
-def _commands(tree: Path, name: str) -> Iterator[str]:
-    for entry in metadata.distribution(DISTRIBUTION).entry_points.select(group="console_scripts"):
-        if entry.module.partition(".")[0] == name:
-            text = launchers.python_function(entry.module, entry.attr)
-            yield _write(tree, f"bin/{entry.name}", text.encode(), 0o755)
+        yield _copy(file, tree, f"{LIBRARY}/{name}/{path}")
 
 
 def _licence(tree: Path, name: str) -> Iterator[str]:
@@ -64,7 +58,7 @@ def _licence(tree: Path, name: str) -> Iterator[str]:
                  if file.name == "LICENSE" and ".dist-info" in str(file)]
     for file in [beside, *installed]:
         if file.is_file():
-            yield _write(tree, f"share/doc/{name}/LICENSE", file.read_bytes(), 0o644)
+            yield _copy(file, tree, f"share/doc/{name}/LICENSE")
             return
 
 
@@ -75,10 +69,10 @@ def _directory(name: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _write(tree: Path, path: str, content: bytes, mode: int) -> str:
+def _copy(file: Path, tree: Path, path: str) -> str:
     (tree / path).parent.mkdir(parents=True, exist_ok=True)
-    (tree / path).write_bytes(content)
-    (tree / path).chmod(mode)
+    shutil.copyfile(file, tree / path)
+    (tree / path).chmod(0o644)
     return path
 
 

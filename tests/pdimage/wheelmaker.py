@@ -1,7 +1,9 @@
-"""Writes tiny wheels for tests, without a build tool."""
+"""Writes tiny wheels for tests, without a build tool, and tells what is in a tree."""
 
 import base64
 import hashlib
+import os
+import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,3 +36,15 @@ def _digest(text: str) -> str:
 
 def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def snapshot(tree: Path) -> dict[str, tuple[int, str]]:
+    """Return mode and content of all that is in TREE."""
+    found = {}
+    for directory, directories, files in os.walk(tree):
+        for name in [*directories, *files]:
+            path = Path(directory, name)
+            mode = path.lstat().st_mode
+            content = os.readlink(path) if path.is_symlink() else path.read_bytes().hex() if path.is_file() else ""
+            found[str(path.relative_to(tree))] = (stat.S_IMODE(mode), content)
+    return found

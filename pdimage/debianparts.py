@@ -1,0 +1,160 @@
+"""Puts the files of Debian packages below ``debian/`` in the tree, and a program in ``bin/`` for each of theirs.
+
+``apt-get download`` fetches them, as apt is configured on the building machine, ``dpkg-deb -x`` unpacks them. Nothing
+of them is run: no maintainer script, so no users, no alternatives, no started services. What a package depends on is
+not fetched with it; name it too, or rely on the router's own.
+
+::
+
+    CACHE/NAME_VERSION_ARCHITECTURE.deb          as apt named it (``:`` of the version as ``%3a``)
+    CACHE/NAME_VERSION_ARCHITECTURE.deb.sha256   what it must be
+"""
+
+import dataclasses
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from pdimage import aptarchive, copyrights, launchers, tools
+from pdimage.aptarchive import Archive
+from pdimage.components import Component
+from pdimage.description import NOWHERE
+from pdimage.errors import Mistake, Mistakes
+from pdimage.machine import Machine
+from pdimage.merge import merge, walk
+from pdimage.wheels import file_digest
+from pdimage.yamlsource import Place
+
+log = logging.getLogger(__name__)
+
+TOP = "debian"
+_PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
+_FIELDS = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
+_FIRST_NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
+
+
+def quiet(line: str) -> None:
+    """Tell nobody what goes on."""
+
+
+def install(
+    tree: Path,
+    packages: Sequence[str],
+    cache: Path,
+    *,
+    machine: Machine | None = None,
+    place: Place = NOWHERE,
+    progress: Callable[[str], object] = quiet,
+) -> tuple[Component, ...]:
+    """Put the files of PACKAGES (``name`` or ``name=version``) below TREE and return the packages, sorted.
+
+    MACHINE is what the image is for, the one we run on if not given. PLACE is where the list is written, for messages.
+    A package with a version comes from CACHE if it is there; a name alone means what apt would install today.
+
+    :raises Mistakes: all that apt doesn't know, each with the nearest names or the versions that are there
+    :raises PartFailed: apt couldn't fetch one, it isn't what apt announced, or two claim the same file
+    """
+    architecture = (machine or Machine.here()).debian
+    archives: dict[str, Archive] = {}
+    mistakes: list[Mistake] = []
+    for number, package in enumerate(packages):
+        found = aptarchive.find(package, architecture, cache)
+        if isinstance(found, str):
+            mistakes.append(place.mistake(f"platform.debian[{number}]", found))
+        else:
+            archives[found.file] = found
+    if mistakes:
+        raise Mistakes(mistakes)
+    missing = [archive for archive in archives.values() if not aptarchive.is_kept(archive, cache)]
+    if missing:
+        progress(f"fetching {len(missing)} Debian packages")
+        aptarchive.fetch(missing, cache)
+    return _linked([_install(cache / name, tree) for name in sorted(archives)])
+
+
+def _install(archive: Path, tree: Path) -> tuple[Component, str]:
+    """Unpack one archive; return its component and what it depends on."""
+    facts = _facts(archive)
+    name, version = facts["Package"], facts["Version"]
+    with tempfile.TemporaryDirectory(prefix="pdimage-deb-") as directory:
+        top = Path(directory) / TOP
+        tools.run(["dpkg-deb", "-x", archive, top], what=f"unpack {archive.name}")
+        top.chmod(0o755)
+        _make_relocatable(top)
+        _add_programs(top, Path(directory) / "bin")
+        files = merge(Path(directory), tree, f"the Debian package {name}")
+    _warn_of_scripts(archive, name)
+    copyright_file = f"{TOP}/usr/share/doc/{name}/copyright"
+    there = (tree / copyright_file).is_file()
+    component = Component(
+        "debian", name, version, tuple(copyrights.licences(tree / copyright_file)) if there else (),
+        f"pkg:deb/debian/{name}@{quote(version, safe='~.+-')}?arch={facts['Architecture']}",
+        files, file_digest(archive), (copyright_file,) if there else ())
+    return component, f"{facts['Pre-Depends']}, {facts['Depends']}"
+
+
+def _facts(archive: Path) -> dict[str, str]:
+    form = "".join(f"${{{field}}}\n" for field in _FIELDS)
+    output = tools.run(["dpkg-deb", "--show", f"--showformat={form}", archive], what=f"read {archive.name}")
+    return dict(zip(_FIELDS, output.split("\n"), strict=False))
+
+
+def _make_relocatable(top: Path) -> None:
+    """Let full links to what the package itself holds lead there; others mean the router's own files."""
+    for path, _ in walk(top):
+        link = top / path
+        if not link.is_symlink() or not os.readlink(link).startswith("/"):
+            continue
+        inside = top / os.readlink(link).lstrip("/")
+        if os.path.lexists(inside):
+            link.unlink()
+            link.symlink_to(os.path.relpath(inside, link.parent))
+
+
+def _add_programs(top: Path, programs: Path) -> None:
+    """Write a program for each of the package's, which finds it and its libraries from where the release lies."""
+    libraries = sorted({str(Path(TOP, path).parent) for path, _ in walk(top)
+                        if re.search(r"\.so(\.[0-9.]+)?$", path) and _is_library_directory(Path(path).parent)})
+    for directory in _PROGRAMS:
+        for file in sorted((top / directory).glob("*")):
+            if file.is_file() and os.access(file, os.X_OK):
+                programs.mkdir(exist_ok=True)
+                programs.chmod(0o755)
+                target = programs / file.name
+                target.write_text(launchers.program(f"{TOP}/{directory}/{file.name}", libraries))
+                target.chmod(0o755)
+
+
+def _is_library_directory(directory: Path) -> bool:
+    return directory.parts[-2:-1] in (("lib",), ("lib64",)) or directory.name in ("lib", "lib64")
+
+
+def _warn_of_scripts(archive: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="pdimage-deb-") as directory:
+        tools.run(["dpkg-deb", "-e", archive, Path(directory) / "control"], what=f"read {archive.name}")
+        scripts = sorted(file.name for file in (Path(directory) / "control").iterdir()
+                         if file.name in ("preinst", "postinst", "config"))
+    if scripts:
+        log.info("%s of the Debian package %s will not be run", " and ".join(scripts), name)
+
+
+def _linked(found: Iterable[tuple[Component, str]]) -> tuple[Component, ...]:
+    by_name = {component.name: (component, depends) for component, depends in found}
+    linked = []
+    for component, depends in by_name.values():
+        names = set(_names(depends))
+        purls = sorted({by_name[name][0].purl for name in names if name in by_name})
+        if others := sorted(names - by_name.keys()):
+            log.info("the Debian package %s relies on the router's own %s", component.name, ", ".join(others))
+        linked.append(dataclasses.replace(component, requires=tuple(purls)))
+    return tuple(sorted(linked))
+
+
+def _names(depends: str) -> Iterator[str]:
+    for alternative in re.split(r"[,|]", depends):
+        if found := _FIRST_NAME.match(alternative):
+            yield found[1]
