@@ -50,5 +50,11 @@ start_runtime() {
     mkdir -p "$RUN"
     # an output of its own: the hook's ends with the hook
     setsid "$current/bin/pd" </dev/null >>"$RUN/pd.log" 2>&1 &
-    echo $! >"$RUN/pd.pid"
+    pid=$!
+    echo $pid >"$RUN/pd.pid"
+    # until it is known by its command line, stop_by_pid would take it for another program
+    until runs $pid; do
+        if ! kill -0 $pid 2>/dev/null; then echo "the runtime ended at once, see $RUN/pd.log" >&2; return 1; fi
+        sleep 0.05
+    done
 }

@@ -1,0 +1,147 @@
+"""What an image does on a router: its hooks, links and runtime, through upgrades, fallbacks and what came before."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from fussy.errors import Reverted
+from fussy.pack import pack
+from tests.fussy.conftest import Keys
+from tests.pdimage.workshop import Workshop
+
+FAILS = {"name": "never", "command": ["false"], "seconds": 1}
+
+
+@pytest.fixture
+def router(workshop: Workshop, packages: Path) -> Workshop:
+    workshop.file("one/etc/old", "1")
+    workshop.file("two/etc/new", "2")
+    return workshop
+
+
+def image(workshop: Workshop, packages: Path, version: str, **more: Any) -> dict[str, Any]:
+    """Describe a router whose every file is in the directory of the test."""
+    overlay = [str(packages), "one" if version == "1" else "two"]
+    return {"name": f"router-{version}", "version": version, "system": str(workshop.system), "overlay": overlay,
+            "settings": workshop.settings(), **more}
+
+
+def install(workshop: Workshop, keys: Keys, packages: Path, version: str, **more: Any) -> Path:
+    return workshop.install(workshop.pack(image(workshop, packages, version, **more), keys), keys.keyring)
+
+
+def says(workshop: Workshop) -> str:
+    with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{workshop.port}/v1/test", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def hook(release: Path, name: str, *more: str) -> None:
+    """Run a hook as fussy 1.0 did: with the path of the release and no facts."""
+    done = subprocess.run([release / name, release, *more], capture_output=True, text=True, timeout=60, check=False,
+                          stdin=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_runtime_follows_upgrades_fallbacks_and_rollbacks(router: Workshop, keys: Keys, packages: Path) -> None:
+    install(router, keys, packages, "1")
+    assert router.running_release() == "router-1"
+    assert says(router).strip() == "SUCCESS"
+    etc = router.system / "etc"
+    assert os.readlink(etc / "old") == f"{router.target}/current/etc/old"
+    assert (etc / "systemd/system/multi-user.target.wants/paradrop.service").resolve().is_file()
+    assert "firmware-verify" in (etc / "cron.d/firmware").read_text()
+    program = router.system / "usr/local/bin/paradrop"
+    assert b"Install and watch chutes" in subprocess.run([program, "--help"], capture_output=True, timeout=60,
+                                                         check=True).stdout
+
+    install(router, keys, packages, "2")
+    assert router.running_release() == "router-2"
+    assert (etc / "new").read_text() == "2"
+    assert not os.path.lexists(etc / "old")
+
+    with pytest.raises(Reverted, match="health check 'never' did not pass"):
+        install(router, keys, packages, "3", health=[FAILS])
+    assert router.running_release() == "router-2"
+    assert says(router).strip() == "SUCCESS"
+
+    router.fussy("rollback")
+    assert router.running_release() == "router-1"
+    assert (etc / "old").read_text() == "1"
+    assert not os.path.lexists(etc / "new")
+    assert "good" in router.fussy("verify")
+
+
+def test_hooks_may_run_twice_and_by_hand(router: Workshop, packages: Path) -> None:
+    release = router.build(image(router, packages, "1"), "opt/router-1").tree
+    for name in (".pre-install", ".pre-install"):
+        hook(release, name)
+    os.symlink("router-1", router.target / "current")
+    hook(release, ".post-install")
+    first = router.pid()
+    hook(release, ".post-install", "True")
+    assert first
+    assert router.pid() not in (0, first)
+    assert not Path(f"/proc/{first}").exists()
+    hook(release, ".pre-install", "True")
+    hook(release, ".pre-install", "False")
+    assert router.pid() == 0
+
+
+def test_a_process_with_the_old_number_is_left_alone(router: Workshop, packages: Path) -> None:
+    release = router.build(image(router, packages, "1"), "opt/router-1").tree
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        for text in (str(bystander.pid), "", "no number", "-1", "1\n2"):
+            router.file("run/pd.pid", text)
+            hook(release, ".pre-install")
+            assert bystander.poll() is None
+            assert not (router.place / "run/pd.pid").exists()
+        bystander.kill()
+
+
+def test_it_follows_a_release_packed_by_hand_and_makes_way_for_it(
+        router: Workshop, keys: Keys, packages: Path) -> None:
+    router.file("ancient/bin/app", "#!/bin/sh\n", 0o755)
+    router.file("ancient/.pre-install", "#!/bin/sh\n", 0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", str(keys.home))
+        bundle = Path(pack(router.place / "ancient", encrypt_for=keys.device, sign_with=keys.signer,
+                           output=router.place))
+    router.install(bundle, keys.keyring)
+    install(router, keys, packages, "2")
+    assert router.running_release() == "router-2"
+    router.fussy("rollback")
+    assert (router.target / "current").resolve().name == "ancient"
+    router.fussy("rollback")
+    assert router.running_release() == "router-2"
+
+
+def test_users_hooks_run_between_ours_and_their_failure_falls_back(
+        router: Workshop, keys: Keys, packages: Path) -> None:
+    log = router.place / "hooks.log"
+    for name in ("before", "after"):
+        router.file(f"{name}.sh", f'#!/bin/sh\necho {name} "$1" "$FUSSY_ACTION" >>{log}\n', 0o755)
+    hooks = {"pre_install": "before.sh", "post_install": "after.sh"}
+    first = install(router, keys, packages, "1", hooks=hooks)
+    assert log.read_text().splitlines() == [f"before {first} install", f"after {first} install"]
+    router.file("bad.sh", "#!/bin/sh\necho cannot convert\nexit 3\n")
+    for kind in hooks:
+        with pytest.raises(Reverted, match="cannot convert"):
+            install(router, keys, packages, "2", hooks={kind: "bad.sh"})
+        assert router.running_release() == "router-1"
+        assert says(router).strip() == "SUCCESS"
+
+
+def test_an_image_without_the_runtime_only_links(workshop: Workshop, keys: Keys) -> None:
+    workshop.file("o/etc/motd", "plain")
+    plain = {"name": "plain", "version": "1", "system": str(workshop.system), "overlay": ["o"],
+             "platform": {"paradrop": False, "fussy": False}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fussy.hooks._PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+        workshop.install(workshop.pack(plain, keys), keys.keyring)
+    assert (workshop.system / "etc/motd").read_text() == "plain"
+    assert not (workshop.system / "etc/systemd").exists()
