@@ -17,6 +17,10 @@ runs() { # PID: a process id is given to other programs again, so look who has i
     tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q 'lib/start.py paradrop.main:main'
 }
 
+lives() { # PID: it is there and no zombie
+    grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"
+}
+
 stop_by_pid() { # FILE: politely, for the runtime takes its configuration back; then for good
     pid=$(cat "$1" 2>/dev/null) || return 0
     case $pid in '' | *[!0-9]*) rm -f "$1"; return 0 ;; esac
@@ -52,9 +56,11 @@ start_runtime() {
     setsid "$current/bin/pd" </dev/null >>"$RUN/pd.log" 2>&1 &
     pid=$!
     echo $pid >"$RUN/pd.pid"
-    # until it is known by its command line, stop_by_pid would take it for another program
+    # until its command line is the runtime's, stop_by_pid would take it for another program
+    tries=100
     until runs $pid; do
-        if ! kill -0 $pid 2>/dev/null; then echo "the runtime ended at once, see $RUN/pd.log" >&2; return 1; fi
+        tries=$((tries - 1))
+        if ! lives $pid || [ $tries = 0 ]; then echo "the runtime does not start, see $RUN/pd.log" >&2; return 1; fi
         sleep 0.05
     done
 }

@@ -40,6 +40,14 @@ def says(workshop: Workshop) -> str:
         return str(answer.read().decode())
 
 
+def lives(pid: int) -> bool:
+    """Whether there is a process; one that has ended and waits for init to take notice is none."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 def hook(release: Path, name: str, *more: str) -> None:
     """Run a hook as fussy 1.0 did: with the path of the release and no facts."""
     done = subprocess.run([release / name, release, *more], capture_output=True, text=True, timeout=60, check=False,
@@ -86,10 +94,19 @@ def test_hooks_may_run_twice_and_by_hand(router: Workshop, packages: Path) -> No
     hook(release, ".post-install", "True")
     assert first
     assert router.pid() not in (0, first)
-    assert not Path(f"/proc/{first}").exists()
+    assert not lives(first)
     hook(release, ".pre-install", "True")
     hook(release, ".pre-install", "False")
     assert router.pid() == 0
+
+
+def test_a_runtime_that_does_not_start_is_told(router: Workshop, packages: Path) -> None:
+    router.file("one/bin/pd", "#!/bin/sh\necho no such luck\nexit 1\n", 0o755)
+    release = router.build(image(router, packages, "1"), "opt/router-1").tree
+    os.symlink("router-1", router.target / "current")
+    done = subprocess.run([release / ".post-install", release], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, f"the runtime does not start, see {router.place}/run/pd.log\n")
+    assert "no such luck" in (router.place / "run/pd.log").read_text()
 
 
 def test_a_process_with_the_old_number_is_left_alone(router: Workshop, packages: Path) -> None:
