@@ -56,8 +56,7 @@ class Client:
             ToolError: it refuses, or does not answer.
         """
         answer = self._send(method, path, None if body is None else json.dumps(body).encode(), "application/json")
-        content = b"".join(self._pieces(answer))
-        return json.loads(content) if content else None
+        return self._json(b"".join(self._pieces(answer)))
 
     def text(self, path: str) -> Iterator[str]:
         """Yield the lines of a text as they come.
@@ -91,7 +90,7 @@ class Client:
         """
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         answer = self._send(method, path, content, media)
-        number = json.loads(b"".join(self._pieces(answer)))["id"]
+        number = self._json(b"".join(self._pieces(answer)))["id"]
         yield from self.text(f"/api/v1/changes/{number}/messages?follow=true")
         change = self.ask("GET", f"/api/v1/changes/{number}")
         if change["success"] is None:
@@ -141,6 +140,13 @@ class Client:
                 yield line.decode(errors="replace")
         if rest:
             yield rest.decode(errors="replace")
+
+    def _json(self, content: bytes) -> Any:
+        try:
+            return json.loads(content) if content else None
+        except ValueError as error:
+            raise Unreachable(f"cannot understand what answers at {self.host} port {self.port}: it is not a router's "
+                              "API") from error
 
     def _result(self, line: str | None) -> Result:
         try:

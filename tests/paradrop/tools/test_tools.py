@@ -155,6 +155,13 @@ def test_answers_of_all_kinds(answer: bytes, code: int, last: str) -> None:
     assert "Traceback" not in result.output
 
 
+def test_something_that_is_no_router() -> None:
+    port = str(serve_once(HEAD + b"<html>a printer</html>"))
+    result = CliRunner().invoke(main, ["chute", "list", "127.0.0.1", port])
+    assert (result.exit_code, len(result.output.splitlines())) == (4, 1)
+    assert "it is not a router's API" in result.output
+
+
 def test_progress_cannot_steer_the_terminal() -> None:
     answer = HEAD + b"\x1b[2Jgone\x07\n" + b'{"success": true, "message": "ok"}'
     result = CliRunner().invoke(main, ["chute", "stop", "127.0.0.1", str(serve_once(answer)), "x"])
