@@ -32,15 +32,24 @@ def getVirtPreamble(update: "UpdateObject") -> None:
 
 
 def _source(update: "UpdateObject", service: Service) -> Source:
-    if service.type == "light":
-        raise ParadropError(f"cannot build {update.name}: services of type light need templates that this router does "
-                            "not have; give it a Dockerfile and the type normal")
-    directory = update.directories.get(service.name)
-    if directory is None and service.dockerfile is None and service.type == "normal" and update.workdir is not None:
-        directory = Path(update.workdir) / service.source
+    workdir = None if update.workdir is None else Path(update.workdir)
+    return imageSource(update.name, service, workdir, update.directories.get(service.name))
+
+
+def imageSource(chute: str, service: Service, workdir: Path | None, fetched: Path | None = None) -> Source:
+    """Return what the image of a chute's service is made of.
+
+    Args:
+        workdir: the directory with the chute's files, if they came with it.
+        fetched: the directory with the service's files, if they were downloaded.
+    """
+    own_files = service.dockerfile is None and service.type in ("normal", "light")
+    if fetched is None and own_files and workdir is not None:
+        fetched = workdir / service.source
     return Source(
-        chute=update.name, service=service.name, directory=directory, dockerfile_path=service.dockerfile_path,
-        reference=service.image, dockerfile=service.dockerfile.encode() if service.dockerfile is not None else None)
+        chute=chute, service=service.name, directory=fetched, dockerfile_path=service.dockerfile_path,
+        reference=service.image if service.type != "light" else None,
+        dockerfile=service.dockerfile.encode() if service.dockerfile is not None else None)
 
 
 def createVolumeDirs(update: "UpdateObject") -> None:
