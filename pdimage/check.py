@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fussy.errors import FussyError
+from fussy.keys import list_keyring
 from pdimage import templates
 from pdimage.description import Image, Variables
 from pdimage.errors import Mistake, Mistakes
@@ -43,7 +45,7 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
-    return [*_doubles(image), *_templates(image), *_overlays(image)]
+    return [*_doubles(image), *_templates(image), *_overlays(image), *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:
@@ -118,3 +120,18 @@ def _unusable(item: OverlayFile) -> str:
     elif not stat.S_ISREG(item.facts.st_mode) and not stat.S_ISDIR(item.facts.st_mode):
         return "is neither a file nor a directory nor a symbolic link; a firmware can't carry it"
     return ""
+
+
+def _keyring(image: Image) -> Iterator[Mistake]:
+    """Yield why no device should get the image's keyring; whoever holds a device can read all of it."""
+    if image.keys is None:
+        return
+    try:
+        entries = list_keyring(image.keys)
+    except FussyError as error:
+        yield Mistake(str(image.keys), 0, "", str(error))
+        return
+    for entry in entries:
+        if entry.may_sign and entry.secret:
+            yield Mistake(str(image.keys), 0, "", f"holds the secret half of {entry.key.fingerprint}, which may sign "
+                          "bundles; make a device's keyring with `fussy keys keyring`")

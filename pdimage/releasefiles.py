@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 
 from fussy import manifest
+from fussy.gpg import SIGNERS
+from fussy.gpghome import RINGS, SECRET_KEYS, TRUST
 from fussy.manifest import Check, Description
 from paradrop.lib import settings as runtime
 from pdimage import treefiles
@@ -36,9 +38,17 @@ def write(tree: Path, image: Image) -> None:
     if image.platform.fussy:
         _unit(tree, "firmware-recover.service")
         treefiles.copy(tree, "etc/cron.d/firmware", RELEASE_FILES / "cron")
-    for path in sorted(image.keys.rglob("*")) if image.keys else ():
-        if path.is_file():
-            treefiles.copy(tree, f"{treefiles.PRIVATE}/{path.relative_to(image.keys or path)}", path)
+    for name, path in keyring_files(image.keys) if image.keys else ():
+        treefiles.copy(tree, f"{treefiles.PRIVATE}/{name}", path)
+
+
+def keyring_files(keyring: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of what a device needs of a key directory, not what gpg keeps there for itself."""
+    for name in (*RINGS, TRUST, SIGNERS):
+        if (keyring / name).is_file():
+            yield name, keyring / name
+    for path in sorted((keyring / SECRET_KEYS).glob("*.key")):
+        yield f"{SECRET_KEYS}/{path.name}", path
 
 
 def hooks_conf(image: Image) -> str:

@@ -16,6 +16,7 @@ from fussy.errors import SystemSetup
 from pdimage import build as building
 from pdimage.build import build
 from pdimage.errors import PartFailed
+from tests.fussy.conftest import Keys
 from tests.pdimage.workshop import Workshop
 
 PLAIN = {"name": "r", "version": "1", "platform": {"paradrop": False, "fussy": False}}
@@ -26,26 +27,25 @@ def facts(top: Path) -> list[manifest.Entry]:
     return [item.entry for item in tree.scan(os.fsencode(top))]
 
 
-def inputs(workshop: Workshop) -> dict[str, object]:
+def inputs(workshop: Workshop, keys: Keys) -> dict[str, object]:
     """Make an image of a bit of everything; return its description."""
     workshop.file("o/etc/motd", "welcome\n", 0o600)
     workshop.file("o/bin/tool", "#!/bin/sh\n", 0o744)
     os.symlink("motd", workshop.place / "o/etc/issue")
     workshop.file("port.j2", "{{ port }}\n")
     workshop.file("after.sh", "#!/bin/sh\n")
-    workshop.file("ring/signers", "A\n")
-    return {"name": "router", "version": "1", "variables": {"port": 9000}, "overlay": ["o"], "keys": "ring",
+    return {"name": "router", "version": "1", "variables": {"port": 9000}, "overlay": ["o"], "keys": str(keys.keyring),
             "templates": [{"source": "port.j2", "target": "etc/port", "mode": "0640"}],
             "hooks": {"post_install": "after.sh"}, "settings": {"PDFCD_PORT": "{{ port }}"},
             "health": [{"name": "motd", "command": ["test", "-e", "etc/motd"]}], "metadata": {"b": 1, "a": "x"}}
 
 
-def test_the_same_input_gives_the_same_tree_elsewhere_and_on_another_day(tmp_path: Path) -> None:
+def test_the_same_input_gives_the_same_tree_elsewhere_and_on_another_day(tmp_path: Path, keys: Keys) -> None:
     trees = []
     for i, (zone, mask, at) in enumerate((("UTC", "022", "2024-02-03 04:05:06"),
                                           ("Asia/Tokyo", "077", "2031-12-30 23:59:59"))):
         workshop = Workshop(tmp_path / ("other directory" * i or "one"))
-        description = workshop.describe(inputs(workshop))
+        description = workshop.describe(inputs(workshop, keys))
         for file in workshop.place.rglob("*"):
             os.utime(file, (i * 10**8, i * 10**8), follow_symlinks=False)
         command = ["faketime", at, "sh", "-c", 'umask "$1"; shift; exec "$@"', "sh", mask, sys.executable, "-m",
@@ -59,21 +59,22 @@ def test_the_same_input_gives_the_same_tree_elsewhere_and_on_another_day(tmp_pat
     assert len(trees[0]) > 100
 
 
-def test_modes_times_and_owners_are_made_the_same(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_times_and_owners_are_made_the_same(
+        workshop: Workshop, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    top = workshop.build(inputs(workshop)).tree
+    top = workshop.build(inputs(workshop, keys)).tree
     found = {entry.path: entry for entry in facts(top)}
     assert {entry.mtime for entry in found.values()} == {1700000000}
     if os.geteuid() == 0:
         assert {(entry.uid, entry.gid) for entry in found.values()} == {(0, 0)}
     modes = {"etc": 0o755, "etc/motd": 0o644, "bin/tool": 0o755, "bin/pd": 0o755, "etc/port": 0o640,
-             "etc/fussy/keys": 0o700, "etc/fussy/keys/signers": 0o600, ".pre-install": 0o755}
+             "etc/fussy/keys": 0o700, "etc/fussy/keys/pubring.kbx": 0o600, ".pre-install": 0o755}
     assert {path: found[path].mode for path in modes} == modes
 
 
-def test_what_the_release_says_of_itself(workshop: Workshop) -> None:
+def test_what_the_release_says_of_itself(workshop: Workshop, keys: Keys) -> None:
     more = {"compatible": ["pc"], "floor": "0.5", "limits": {"pre_install": 9}}
-    top = workshop.build({**inputs(workshop), **more}).tree
+    top = workshop.build({**inputs(workshop, keys), **more}).tree
     said = manifest.decode_description((top / ".fussy/release.json").read_bytes())
     assert (said.version, said.compatible, said.floor, said.limits.pre_install) == ("1", ["pc"], "0.5", 9)
     assert [check.name for check in said.health] == ["runtime", "motd"]
@@ -121,8 +122,8 @@ def test_a_failing_build_leaves_what_was_there(workshop: Workshop, monkeypatch: 
     assert not [path.name for path in workshop.place.iterdir() if path.name.startswith(".")]
 
 
-def test_a_killed_build_leaves_no_half_tree_and_the_next_one_tidies_up(workshop: Workshop) -> None:
-    description = workshop.describe(inputs(workshop))
+def test_a_killed_build_leaves_no_half_tree_and_the_next_one_tidies_up(workshop: Workshop, keys: Keys) -> None:
+    description = workshop.describe(inputs(workshop, keys))
     command = [sys.executable, "-m", "pdimage", "build", description, "-o", workshop.place / "tree", "--cache",
                workshop.place / "cache"]
     left = 0
@@ -158,8 +159,8 @@ def test_the_tree_works_wherever_it_lies(workshop: Workshop, packages: Path) -> 
     assert texts == []
 
 
-def test_only_regular_files_directories_and_links_are_in_it(workshop: Workshop) -> None:
-    top = workshop.build(inputs(workshop)).tree
+def test_only_regular_files_directories_and_links_are_in_it(workshop: Workshop, keys: Keys) -> None:
+    top = workshop.build(inputs(workshop, keys)).tree
     kinds = {stat.S_IFMT(os.lstat(path).st_mode) for path in top.rglob("*")}
     assert kinds == {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
 
