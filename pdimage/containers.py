@@ -25,6 +25,7 @@ from paradrop.lib import descriptor, settings
 from paradrop.lib.chutespec import Service, Specification
 from paradrop.lib.config.dockerconfig import imageSource
 from paradrop.lib.descriptor2015 import MAIN
+from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import dockerbuild
 from paradrop.lib.utils.carried import REFERENCE, normal
 from paradrop.lib.utils.dockerclient import DockerError, translated
@@ -138,7 +139,7 @@ def _build(chute: ChuteSource, service: Service, blobs: Blobs, client: Any) -> O
                 for block in client.get_image(image.id):
                     file.write(block)
             return blobs.take(archive, key, time)
-    except DockerError as error:
+    except ParadropError as error:
         lines = last_lines(_COLOUR.sub("", "".join(output)))
         raise PartFailed(f"{what}: {error.message}" + (f"\n{lines}" if lines else "")) from error
 

@@ -1,4 +1,4 @@
-"""Chutes in the tree: built by a real engine, given as archives, carried without an engine; the same bytes each time."""
+"""Chutes in the tree: built by a real engine, given as archives, carried without an engine; always the same bytes."""
 
 import gzip
 import hashlib
@@ -23,8 +23,11 @@ from pdimage.description import ChuteSource
 from pdimage.errors import PartFailed
 from tests.paradrop.engine import Engine, base_image, running
 
-DOCKERFILE = "FROM busybox\nRUN date +%N > /dev/null; mkdir -p /www && echo {text} > /www/index.html\nCOPY start /start\n" \
-             'CMD ["sleep", "1000"]\n'
+DOCKERFILE = """FROM busybox
+RUN mkdir -p /www && echo {text} > /www/index.html
+COPY start /start
+CMD ["sleep", "1000"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def test_chutes_are_built_share_layers_and_run_from_the_layout(clean: Engine, tm
     two = chute(tmp_path, "two", DOCKERFILE.format(text="hello") + "ENV A=1\nRUN echo more > /more\n")
     tree = tmp_path / "tree"
     found = install(tree, [one, two], tmp_path / "cache", clean.url)
-    assert [(part.kind, part.name, part.version) for part in found][0] == ("container", "one", "3")
+    assert (found[0].kind, found[0].name, found[0].version) == ("container", "one", "3")
     assert all((tree / file).is_file() for part in found for file in part.files)
     first, second = carried.images(tree / "share/oci")
     assert first.layers == second.layers[:3] and len(second.layers) == 4
@@ -187,7 +190,8 @@ def test_oci_archives_are_taken_and_unpacked(tmp_path: Path, packed: bool) -> No
     number = oci_archive(tmp_path / "image.tar", base, layer(page=b"hello"), packed=packed)
     subprocess.run(["gzip", "-k", tmp_path / "image.tar"], check=True, timeout=60)
     for name in ("image.tar", "image.tar.gz"):
-        source = ChuteSource("app", archive=tmp_path / name, config={"net": {"lan": {"type": "lan", "intfName": "eth1"}}})
+        config = {"net": {"lan": {"type": "lan", "intfName": "eth1"}}}
+        source = ChuteSource("app", archive=tmp_path / name, config=config)
         install(tmp_path / f"tree-{name}", [source], tmp_path / "cache")
         (image,) = carried.images(tmp_path / f"tree-{name}/share/oci")
         assert image.image_id == number

@@ -42,13 +42,18 @@ def imageSource(chute: str, service: Service, workdir: Path | None, fetched: Pat
     Args:
         workdir: the directory with the chute's files, if they came with it.
         fetched: the directory with the service's files, if they were downloaded.
+
+    Raises:
+        ParadropError: it cannot be built here.
     """
-    own_files = service.dockerfile is None and service.type in ("normal", "light")
-    if fetched is None and own_files and workdir is not None:
+    if service.type == "light":
+        raise ParadropError(f"cannot build {chute}: services of type light need templates that this router does "
+                            "not have; give it a Dockerfile and the type normal")
+    if fetched is None and service.dockerfile is None and service.type == "normal" and workdir is not None:
         fetched = workdir / service.source
     return Source(
         chute=chute, service=service.name, directory=fetched, dockerfile_path=service.dockerfile_path,
-        reference=service.image if service.type != "light" else None,
+        reference=service.image,
         dockerfile=service.dockerfile.encode() if service.dockerfile is not None else None)
 
 
