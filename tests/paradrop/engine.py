@@ -263,8 +263,10 @@ class Router:
         }
 
     def addresses(self, container: str) -> list[str]:
-        """The interfaces and addresses inside a container, but for those that Docker gives."""
+        """The interfaces and addresses inside a container, but for those that Docker gives; none if it does not run."""
         pid = self.engine.client.inspect_container(container)["State"]["Pid"]
+        if not pid:
+            return []
         shown = self.engine.run("nsenter", "-t", str(pid), "-n", "ip", "-json", "address")
         return [f"{link['ifname']} {address['local']}/{address['prefixlen']}"
                 for link in json.loads(shown) if link["ifname"] not in ("lo", "eth0")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from paradrop.lib import settings
@@ -151,7 +151,7 @@ def set_shares(container: str, shares: int) -> None:
         connect().update_container(container, cpu_shares=shares)
 
 
-def settle(name: str, containers: Iterable[str]) -> None:
+def settle(name: str, containers: Collection[str]) -> None:
     """Wait CHUTE_SETTLE_TIME seconds and see that no container ends with an error meanwhile.
 
     One that ends by itself with status 0 has done what it is for.
@@ -161,7 +161,7 @@ def settle(name: str, containers: Iterable[str]) -> None:
     """
     end = time.monotonic() + float(settings.CHUTE_SETTLE_TIME)
     restarts: dict[str, int] = {}
-    while True:
+    while containers:
         for container in containers:
             found = inspect(container) or {}
             state = found.get("State") or {}

@@ -107,6 +107,7 @@ def startChute(update: "UpdateObject") -> None:
         prepareImages(update)
     known = containers.recorded(update.new)
     running: dict[str, str] = {}
+    started: list[str] = []
     update.new.setCache("containers", running)
     for spec in specs(update):
         shares = shares_of(update, spec.service.name)
@@ -116,10 +117,13 @@ def startChute(update: "UpdateObject") -> None:
             if shares is not None and found["HostConfig"].get("CpuShares") != shares:
                 containers.set_shares(found["Id"], shares)
         else:
+            found = None
             running[spec.service.name] = containers.create(spec, shares)
-        containers.start(running[spec.service.name])
+        if found is None or not found["State"]["Running"]:
+            containers.start(running[spec.service.name])
+            started.append(running[spec.service.name])
     setup_net_interfaces(update)
-    containers.settle(update.name, running.values())
+    containers.settle(update.name, started)
 
 
 def restartChute(update: "UpdateObject") -> None:
