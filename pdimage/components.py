@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["python", "debian", "container", "own"]
+Kind = Literal["python", "debian", "alpine", "container", "own"]
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -17,7 +17,8 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from urllib.parse import quote
+
+from packageurl import PackageURL
 
 from pdimage import aptarchive, copyrights, launchers, tools
 from pdimage.aptarchive import Archive
@@ -92,7 +93,7 @@ def _install(archive: Path, tree: Path) -> tuple[Component, str]:
     there = (tree / copyright_file).is_file()
     component = Component(
         "debian", name, version, tuple(copyrights.licences(tree / copyright_file)) if there else (),
-        f"pkg:deb/debian/{name}@{quote(version, safe='~.+-')}?arch={facts['Architecture']}",
+        PackageURL("deb", "debian", name, version, {"arch": facts["Architecture"]}).to_string(),
         files, file_digest(archive), (copyright_file,) if there else ())
     return component, f"{facts['Pre-Depends']}, {facts['Depends']}"
 

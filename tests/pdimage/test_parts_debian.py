@@ -110,7 +110,7 @@ def test_components_say_what_is_there(tmp_path: Path) -> None:
     assert [component.name for component in found] == ["base", "demo"]
     component = found[1]
     assert component.licences == ("GPL-2.0-or-later OR MIT", "GPL-2.0-or-later")
-    assert component.purl == "pkg:deb/debian/demo@1.0~rc1+x?arch=all"
+    assert component.purl == "pkg:deb/debian/demo@1.0~rc1%2Bx?arch=all"
     assert component.requires == ("pkg:deb/debian/base@1.0?arch=all",)
     assert component.files == ("bin/demo", "debian/usr/bin/demo", "debian/usr/share/doc/demo/copyright")
     assert component.texts == ("debian/usr/share/doc/demo/copyright",)
