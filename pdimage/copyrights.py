@@ -13,13 +13,17 @@ _SPDX = {"Expat": "MIT", "BSD-2-clause": "BSD-2-Clause", "BSD-3-clause": "BSD-3-
          "ZLIB": "Zlib", "zlib": "Zlib", "Artistic": "Artistic-1.0-Perl"}
 
 
-def licences(file: Path) -> Iterator[str]:
-    """Yield the licences that FILE names, once each, as SPDX writes them where that is known.
+def read(file: Path) -> Iterator[str]:
+    """Yield the licences that FILE names; see :func:`parse`."""
+    return parse(file.read_text(errors="replace"))
+
+
+def parse(text: str) -> Iterator[str]:
+    """Yield the licences that a copyright file names, once each, as SPDX writes them where that is known.
 
     A file in free form counts for the common licences that it points to, in Debian's words: whether later versions
     are allowed only its text says.
     """
-    text = file.read_text(errors="replace")
     if _FORMAT.search(text):
         yield from dict.fromkeys(spdx(name.strip()) for name in _FIELD.findall(text))
     else:

@@ -15,12 +15,12 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from packageurl import PackageURL
 
-from pdimage import aptarchive, copyrights, launchers, tools
+from pdimage import aptarchive, copyrights, debcontrol, launchers, tools
 from pdimage.aptarchive import Archive
 from pdimage.components import Component
 from pdimage.description import NOWHERE
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 TOP = "debian"
 _PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
 _FIELDS = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
-_FIRST_NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
 
 
 def quiet(line: str) -> None:
@@ -92,7 +91,7 @@ def _install(archive: Path, tree: Path) -> tuple[Component, str]:
     copyright_file = f"{TOP}/usr/share/doc/{name}/copyright"
     there = (tree / copyright_file).is_file()
     component = Component(
-        "debian", name, version, tuple(copyrights.licences(tree / copyright_file)) if there else (),
+        "debian", name, version, tuple(copyrights.read(tree / copyright_file)) if there else (),
         PackageURL("deb", "debian", name, version, {"arch": facts["Architecture"]}).to_string(),
         files, file_digest(archive), (copyright_file,) if there else ())
     return component, f"{facts['Pre-Depends']}, {facts['Depends']}"
@@ -147,15 +146,9 @@ def _linked(found: Iterable[tuple[Component, str]]) -> tuple[Component, ...]:
     by_name = {component.name: (component, depends) for component, depends in found}
     linked = []
     for component, depends in by_name.values():
-        names = set(_names(depends))
+        names = debcontrol.names(depends)
         purls = sorted({by_name[name][0].purl for name in names if name in by_name})
-        if others := sorted(names - by_name.keys()):
+        if others := [name for name in names if name not in by_name]:
             log.info("the Debian package %s relies on the router's own %s", component.name, ", ".join(others))
         linked.append(dataclasses.replace(component, requires=tuple(purls)))
     return tuple(sorted(linked))
-
-
-def _names(depends: str) -> Iterator[str]:
-    for alternative in re.split(r"[,|]", depends):
-        if found := _FIRST_NAME.match(alternative):
-            yield found[1]

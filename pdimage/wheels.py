@@ -139,7 +139,7 @@ class _Destination(SchemeDictionaryDestination):
 def read_facts(dist_info: Path) -> Facts:
     """Return what the METADATA in a dist-info directory says."""
     metadata = Parser().parsestr((dist_info / "METADATA").read_text(errors="replace"), headersonly=True)
-    return Facts(metadata["Name"] or "", metadata["Version"] or "", tuple(_licences(metadata)),
+    return Facts(metadata["Name"] or "", metadata["Version"] or "", tuple(stated_licences(metadata)),
                  tuple(_texts(dist_info)), tuple(_requirements(metadata)))
 
 
@@ -158,7 +158,7 @@ _CLASSIFIED = {
 }
 
 
-def _licences(metadata: Message) -> Iterator[str]:
+def stated_licences(metadata: Message) -> Iterator[str]:
     """Yield the licence as the package states it most exactly: expression (PEP 639), short text, classifiers."""
     if expression := metadata["License-Expression"]:
         yield " ".join(expression.split())

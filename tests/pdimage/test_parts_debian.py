@@ -146,7 +146,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 def test_free_form_copyrights_count_for_what_they_point_to(tmp_path: Path) -> None:
     file = tmp_path / "copyright"
     file.write_text("It is free.\nSee `/usr/share/common-licenses/GPL-3', or\n/usr/share/common-licenses/GPL-3.\n")
-    assert list(copyrights.licences(file)) == ["GPL-3"]
+    assert list(copyrights.read(file)) == ["GPL-3"]
     assert copyrights.spdx("GPL-2+ or Expat") == "GPL-2.0-or-later OR MIT"
     assert copyrights.spdx("LGPL-2.1") == "LGPL-2.1-only"
 
