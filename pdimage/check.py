@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fussy.errors import FussyError
 from fussy.keys import list_keyring
-from pdimage import templates
+from pdimage import conflicts, templates
 from pdimage.description import Image, Variables
 from pdimage.errors import Mistake, Mistakes
 from pdimage.reading import board_names, read_image
@@ -45,7 +45,7 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
-    return [*_doubles(image), *_templates(image), *_overlays(image), *_keyring(image)]
+    return [*_doubles(image), *conflicts.problems(image), *_templates(image), *_overlays(image), *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:
@@ -84,6 +84,11 @@ class OverlayFile:
     source: Path
     target: str
     facts: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory, and no link to one."""
+        return stat.S_ISDIR(self.facts.st_mode)
 
 
 def overlay_files(directory: Path) -> Iterator[OverlayFile]:

@@ -22,16 +22,18 @@ def refuse(new: Specification, others: Iterable[Specification]) -> None:
         raise ConflictError(found)
 
 
-def find(new: Specification, others: Iterable[Specification], memory: int | None = None) -> Iterator[str]:
+def find(new: Specification, others: Iterable[Specification], memory: int | None = None,
+         router_port: int | None = None) -> Iterator[str]:
     """Yield the conflicts of a chute with others, and with the router. One of the same name is its former self.
 
     Args:
         new: the chute.
         others: those that are there.
         memory: bytes that all of them together may have; None does not look at memory.
+        router_port: the port of the router's own HTTP face; None is the one of the settings here.
     """
     rest = [other for other in others if other.name != new.name]
-    yield from _router_ports(new)
+    yield from _router_ports(new, router_port or int(settings.PDFCD_PORT))
     for other in rest:
         yield from _ports(new, other)
         yield from _ssids(new, other)
@@ -53,9 +55,9 @@ def ports(chute: Specification) -> Iterator[tuple[int, str, str]]:
             yield rule.port, "udp", f"{rule.path}.from"
 
 
-def _router_ports(new: Specification) -> Iterator[str]:
+def _router_ports(new: Specification, own: int) -> Iterator[str]:
     for number, protocol, path in ports(new):
-        if (number, protocol) == (settings.PDFCD_PORT, "tcp"):
+        if (number, protocol) == (own, "tcp"):
             yield f"{path}: port {number} is the router's own"
 
 
