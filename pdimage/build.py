@@ -5,13 +5,25 @@ cut leaves what was there before. The same description and inputs give the same 
 wherever it is built.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fussy import disk
 from fussy.errors import SystemSetup
-from pdimage import programs, pythonparts, releasefiles, scratch, templates, treefiles
+from pdimage import (
+    containers,
+    debianparts,
+    licences,
+    programs,
+    pythonparts,
+    record,
+    releasefiles,
+    sbom,
+    scratch,
+    templates,
+    treefiles,
+)
 from pdimage.check import overlay_files, template_variables
 from pdimage.components import Component
 from pdimage.description import Image
@@ -31,12 +43,16 @@ class Built:
     components: tuple[Component, ...]
 
 
-def build(image: Image, output: Path, *, cache: Path, progress: Progress = lambda step: None) -> Built:
+def build(
+    image: Image, output: Path, *, cache: Path, engine: str | None = None, progress: Progress = lambda step: None,
+) -> Built:
     """Build IMAGE, which :func:`pdimage.check.check` found good, as the directory OUTPUT.
 
     CACHE is a directory for what the next build can use again, named by content; it may be deleted at any time.
+    ENGINE is the Docker engine that builds containers, as in DOCKER_HOST.
 
     :raises SystemSetup: OUTPUT is there and is no tree of ours, or a tool is missing
+    :raises pdimage.errors.Mistakes: a lock, a wheel or a Debian package is not what the image can use
     :raises pdimage.errors.PartFailed: a part could not be built
     """
     output = output.absolute()
@@ -46,8 +62,12 @@ def build(image: Image, output: Path, *, cache: Path, progress: Progress = lambd
     with scratch.directory(output.parent, output.name) as workshop:
         tree = workshop / "tree"
         tree.mkdir(mode=0o755)
-        components = _assemble(image, tree, cache, progress)
-        progress("normalising")
+        components = (*_parts(image, tree, cache, engine, progress), *_own_files(image, tree, progress))
+        progress("lists")
+        sbom.write(tree, image, components)
+        licences.write(tree, image, components)
+        record.write(tree, image, components, _inputs(image), base=image.sources[0].parent, parameters={
+            "board": image.board or "", **{name: str(value) for name, value in sorted(image.variables.items())}})
         modes = {template.target: template.mode for template in image.templates}
         treefiles.normalise(tree, treefiles.epoch(), modes)
         if output.exists():
@@ -61,28 +81,21 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _assemble(image: Image, tree: Path, cache: Path, progress: Progress) -> tuple[Component, ...]:
-    """Put everything into TREE: what the platform needs, chutes, then what the user adds, which wins."""
+def _parts(image: Image, tree: Path, cache: Path, engine: str | None, progress: Progress) -> Iterator[Component]:
+    """Put into TREE what is made elsewhere: Python and Debian packages, chutes."""
     platform = image.platform
     own = _own_packages(image)
     progress("Python packages")
-    components = list(pythonparts.install(
+    yield from pythonparts.install(
         tree, requirements=platform.requirements, wheels=platform.wheels, own=own, cache=cache / "python",
-        progress=progress))
+        progress=progress)
     programs.write(tree, own)
-    progress("overlay and templates")
-    for directory in image.overlay:
-        for item in overlay_files(directory):
-            if item.source.is_dir() and not item.source.is_symlink():
-                treefiles.make_directory(tree, item.target)
-            else:
-                treefiles.copy(tree, item.target, item.source)
-    for template in image.templates:
-        text = templates.render_file(template.source, template_variables(image))
-        treefiles.write(tree, template.target, text, template.mode)
-    progress("release")
-    releasefiles.write(tree, image)
-    return tuple(sorted(components))
+    if platform.debian:
+        progress("Debian packages")
+        yield from debianparts.install(tree, platform.debian, cache / "debian", place=platform.place, progress=progress)
+    if image.chutes:
+        progress("chutes")
+        yield from containers.install(tree, image.chutes, cache, engine, progress)
 
 
 def _own_packages(image: Image) -> tuple[str, ...]:
@@ -90,3 +103,35 @@ def _own_packages(image: Image) -> tuple[str, ...]:
     if image.platform.paradrop:
         return ("fussy", "paradrop")
     return ("fussy",) if image.platform.fussy else ()
+
+
+def _own_files(image: Image, tree: Path, progress: Progress) -> Iterator[Component]:
+    """Put into TREE what the user adds, which wins over the parts, and what makes it a release."""
+    progress("overlay and templates")
+    files = set()
+    for directory in image.overlay:
+        for item in overlay_files(directory):
+            if item.is_directory:
+                treefiles.make_directory(tree, item.target)
+            else:
+                treefiles.copy(tree, item.target, item.source)
+                files.add(item.target)
+    for template in image.templates:
+        text = templates.render_file(template.source, template_variables(image))
+        treefiles.write(tree, template.target, text, template.mode)
+        files.add(template.target)
+    progress("release")
+    releasefiles.write(tree, image)
+    if files:
+        yield Component("own", f"{image.name}-files", image.version, files=tuple(sorted(files)))
+
+
+def _inputs(image: Image) -> Iterator[Path]:
+    """Yield the files and directories that the image is made from."""
+    yield from image.sources
+    yield from image.overlay
+    yield from (template.source for template in image.templates)
+    yield from (path for path in (image.hooks.pre_install, image.hooks.post_install) if path)
+    yield from (path for path in (image.platform.requirements, image.platform.wheels) if path)
+    yield from (path for chute in image.chutes for path in (chute.path, chute.archive) if path)
+    yield from (path for _, path in (releasefiles.keyring_files(image.keys) if image.keys else ()))

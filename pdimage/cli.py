@@ -24,6 +24,8 @@ _define = click.option("-D", "--define", multiple=True, metavar="NAME=VALUE",
                        help="Set a variable of the description (repeatable).")
 _cache = click.option("--cache", type=click.Path(path_type=Path, file_okay=False), envvar="PDIMAGE_CACHE",
                       help="Directory for what the next build can use again.  [default: ~/.cache/pdimage]")
+_engine = click.option("--engine", metavar="URL", help="Docker engine that builds containers (default: DOCKER_HOST, or "
+                       "the usual socket if there is one).")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
 
 
@@ -63,9 +65,11 @@ def check_command(description: Path, board: str | None, define: Sequence[str]) -
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="TREE",
               help="Directory to make (default: named as the image, here). A tree of pdimage there is replaced.")
 @_cache
+@_engine
 @_verbose
 def build_command(
-    description: Path, board: str | None, define: Sequence[str], output: Path | None, cache: Path | None, verbose: bool,
+    description: Path, board: str | None, define: Sequence[str], output: Path | None, cache: Path | None,
+    engine: str | None, verbose: bool,
 ) -> None:
     """Build the tree of an image, and print its name."""
     from pdimage.build import build
@@ -73,7 +77,8 @@ def build_command(
 
     start_logging(verbose)
     image = check(description, board, _variables(define))
-    built = build(image, output or Path(image.name), cache=cache or _default_cache(), progress=_progress())
+    built = build(image, output or Path(image.name), cache=cache or _default_cache(), engine=engine,
+                  progress=_progress())
     click.echo(built.tree)
 
 
@@ -91,10 +96,12 @@ def build_command(
 @click.option("-p", "--passphrase-file", type=click.Path(path_type=Path, dir_okay=False),
               help="Read the key's pass-phrase from this file instead of asking for it.")
 @_cache
+@_engine
 @_verbose
 def pack_command(
     description: Path, board: str | None, define: Sequence[str], output: Path, encrypt_for: Sequence[str],
-    sign_with: str | None, compress: str, passphrase_file: Path | None, cache: Path | None, verbose: bool,
+    sign_with: str | None, compress: str, passphrase_file: Path | None, cache: Path | None, engine: str | None,
+    verbose: bool,
 ) -> None:
     """Build an image and pack it into a signed bundle; print the bundle's name.
 
@@ -107,8 +114,9 @@ def pack_command(
     start_logging(verbose)
     image = check(description, board, _variables(define))
     with progress.bar("packing") as show:
-        bundle = pack(image, output, cache=cache or _default_cache(), encrypt_for=encrypt_for, sign_with=sign_with,
-                      compress=compress, passphrase_file=passphrase_file, building=_progress(), packing=show)
+        bundle = pack(image, output, cache=cache or _default_cache(), engine=engine, encrypt_for=encrypt_for,
+                      sign_with=sign_with, compress=compress, passphrase_file=passphrase_file,
+                      building=_progress(), packing=show)
     click.echo(bundle)
 
 
