@@ -132,11 +132,12 @@ def restartChute(update: "UpdateObject") -> None:
 
 
 def removeNewContainers(update: "UpdateObject") -> None:
-    """Remove the containers that startChute made, and the network if the chute is a new one."""
+    """Remove the containers and wires that startChute made, and the network if the chute is a new one."""
     old = set(containers.recorded(update.old).values())
     for container in containers.ours(update.name):
         if container["Id"] not in old:
             containers.remove(container["Id"])
+    _disconnect(update.new)
     if update.old is None:
         containers.remove_network(update.name)
 
@@ -145,6 +146,8 @@ def stopChute(update: "UpdateObject") -> None:
     """Stop the chute's containers: politely, and after DOCKER_STOP_TIMEOUT seconds by force."""
     for container in containers.ours(update.name):
         containers.stop(container["Id"])
+    if update.old is not None:
+        _disconnect(update.old)
 
 
 def removeChute(update: "UpdateObject") -> None:
@@ -194,6 +197,12 @@ def wires(chute: Chute) -> list[netns.Wire]:
     return [netns.Wire(record.get("bridge") or record["externalIntf"], record["internalIntf"],
                        record["ipaddrWithPrefix"], record["service"])
             for record in chute.getCache("networkInterfaces") or [] if record.get("ipaddrWithPrefix")]
+
+
+def _disconnect(chute: Chute) -> None:
+    """Remove the host's ends of a chute's wires; the kernel does so too, but some time after a container has ended."""
+    for wire in wires(chute):
+        netns.disconnect(wire)
 
 
 def specs(update: "UpdateObject") -> list[ContainerSpec]:
