@@ -33,6 +33,7 @@ from pdimage.yamlsource import Place
 log = logging.getLogger(__name__)
 
 TOP = "debian"
+_NO_PACKAGE = "{!r} is not a Debian package: write name or name=version"
 _PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
 _FIELDS = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
 
@@ -58,22 +59,33 @@ def install(
     :raises Mistakes: all that apt doesn't know, each with the nearest names or the versions that are there
     :raises PartFailed: apt couldn't fetch one, it isn't what apt announced, or two claim the same file
     """
-    architecture = (machine or Machine.here()).debian
-    archives: dict[str, Archive] = {}
-    mistakes: list[Mistake] = []
-    for number, package in enumerate(packages):
-        found = aptarchive.find(package, architecture, cache)
-        if isinstance(found, str):
-            mistakes.append(place.mistake(f"platform.debian[{number}]", found))
-        else:
-            archives[found.file] = found
+    archives, mistakes = _find(packages, (machine or Machine.here()).debian, cache, place)
     if mistakes:
         raise Mistakes(mistakes)
-    missing = [archive for archive in archives.values() if not aptarchive.is_kept(archive, cache)]
+    missing = [archive for archive in archives if not aptarchive.is_kept(archive, cache)]
     if missing:
         progress(f"fetching {len(missing)} Debian packages")
         aptarchive.fetch(missing, cache)
-    return _linked([_install(cache / name, tree) for name in sorted(archives)])
+    return _linked([_install(cache / archive.file, tree) for archive in archives])
+
+
+def _find(
+    packages: Sequence[str], architecture: str, cache: Path, place: Place
+) -> tuple[list[Archive], list[Mistake]]:
+    """Return the archives of PACKAGES, sorted, and the mistakes in them."""
+    requests = [aptarchive.parse(package) for package in packages]
+    found = aptarchive.find([request for request in requests if request], architecture, cache)
+    archives: dict[str, Archive] = {}
+    mistakes = []
+    for number, request in enumerate(requests):
+        result = found[request] if request else _NO_PACKAGE.format(packages[number])
+        if request and request.name in archives:
+            result = f"{request.name} is there already; name each package once"
+        if isinstance(result, str):
+            mistakes.append(place.mistake(f"platform.debian[{number}]", result))
+        elif request:
+            archives[request.name] = result
+    return [archives[name] for name in sorted(archives)], mistakes
 
 
 def _install(archive: Path, tree: Path) -> tuple[Component, str]:

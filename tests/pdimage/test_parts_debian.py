@@ -134,6 +134,12 @@ def test_two_packages_with_one_file_are_refused(tmp_path: Path) -> None:
         install(tmp_path, *names)
 
 
+def test_a_package_named_twice_is_refused(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    text = mistakes(tmp_path, make_deb(cache, "demo", "1.0"), make_deb(cache, "demo", "2.0"))
+    assert "platform.debian[1]: demo is there already" in text
+
+
 def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
     demo = make_deb(tmp_path / "cache", "demo")
     [archive] = (tmp_path / "cache").glob("*.deb")
