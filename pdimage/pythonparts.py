@@ -1,15 +1,16 @@
 """Puts the Python packages of an image into its tree: those of a lock or a directory of wheels, and our own."""
 
-import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pdimage import bytecode, ownparts, wheeldirectory, wheelindex
 from pdimage import lock as locks
-from pdimage import ownparts, wheeldirectory, wheelindex
 from pdimage.components import Component
 from pdimage.errors import Mistake, Mistakes
 from pdimage.lock import Lock
@@ -39,8 +40,9 @@ def install(
     """Put Python packages below TREE (see :mod:`pdimage.wheels` for where) and return them, sorted.
 
     REQUIREMENTS is a lock with hashes. WHEELS is a directory of wheels to take instead of pip's index; without a lock
-    all that is there is taken. OWN names packages of ours. Wheels are kept in CACHE, also unpacked. MACHINE is what
-    the image is for, the one we run on if not given. Two installs of the same packages write the same bytes.
+    all that is there is taken. OWN names packages of ours. CACHE keeps wheels, unpacked wheels and compiled modules.
+    MACHINE is what the image is for, the one we run on if not given. Two installs of the same packages write the same
+    bytes.
 
     :raises Mistakes: what is wrong with the lock, the wheels, or what they need and do not have
     :raises PartFailed: pip failed, or two packages claim the same file
@@ -64,7 +66,9 @@ def install(
     for who, need in missing:
         log.warning("%s needs %s, which the image does not carry: the router's own Python must have it", who, need)
     components = [component for component, _ in installed.values()] + list(ownparts.install(tree, own))
-    return tuple(sorted(_linked(component, needs.get(component.name, ()), installed) for component in components))
+    compiled = frozenset(f"{LIBRARY}/{path}" for path in bytecode.add(tree / LIBRARY, cache / "compiled", machine))
+    return tuple(sorted(_complete(component, needs.get(component.name, ()), installed, compiled)
+                        for component in components))
 
 
 def _choose(
@@ -107,7 +111,11 @@ def _have(need: Requirement, installed: _Installed) -> bool:
     return there is not None and need.specifier.contains(there[0].version, prereleases=True)
 
 
-def _linked(component: Component, needs: Iterable[Requirement], installed: _Installed) -> Component:
+def _complete(
+    component: Component, needs: Iterable[Requirement], installed: _Installed, compiled: frozenset[str]
+) -> Component:
+    """Return COMPONENT with what it needs, and with its compiled modules."""
     names = {canonicalize_name(need.name) for need in needs}
     purls = sorted(installed[name][0].purl for name in names if name in installed)
-    return dataclasses.replace(component, requires=tuple(purls))
+    modules = {cache_from_source(path) for path in component.files if path.endswith(".py")} & compiled
+    return replace(component, requires=tuple(purls), files=tuple(sorted({*component.files, *modules})))

@@ -57,7 +57,6 @@ def test_a_command_works_wherever_the_tree_lies(tmp_path: Path, shelf: Path) -> 
     tool = subprocess.run([moved / "bin" / "demo-tool"], **run).stdout  # type: ignore[call-overload]
     assert tool == f"tool {moved}/lib/python/demo.py\n"
     assert subprocess.run([moved / "bin" / "demo.sh"], **run).stdout == "shell\n"  # type: ignore[call-overload]
-    assert not list(moved.rglob("*.pyc"))
     assert not [file for file in moved.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()]
 
 
@@ -189,12 +188,36 @@ def test_our_own_packages_are_imported_from_the_tree(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     assert (tree / "lib/python/paradrop/main.py").is_file()
     assert (tree / "share/doc/fussy/LICENSE").is_file()
-    assert not list(tree.rglob("__pycache__"))
+    assert f"lib/python/fussy/__pycache__/errors.{sys.implementation.cache_tag}.pyc" in own[0].files
+    assert all((tree / path).is_file() for component in own for path in component.files)
     done = subprocess.run([sys.executable, "-c", "import fussy, paradrop; print(fussy.__file__, paradrop.__file__)"],
                           capture_output=True, text=True, timeout=60, check=True, cwd="/",
                           env={**os.environ, "PYTHONPATH": str(tree / "lib/python"), "PYTHONDONTWRITEBYTECODE": "1"})
     library = tree / "lib/python"
     assert done.stdout.split() == [f"{library}/fussy/__init__.py", f"{library}/paradrop/__init__.py"]
+
+
+def test_modules_are_compiled_and_notice_a_changed_source(tmp_path: Path, shelf: Path) -> None:
+    make_wheel(shelf, "demo", files={"package/inner.py": "x = {'a', 'b', 'c'} & {1}\n", "package/old.py": "print 1\n"})
+    library = install(tmp_path, wheels=shelf) / "lib/python"
+    assert {file.name.partition(".")[0] for file in library.rglob("*.pyc")} == {"demo", "inner"}
+
+    def says() -> str:
+        program = f"import sys; sys.path.insert(0, {str(library)!r}); import demo; demo.main()"
+        done = subprocess.run([sys.executable, "-I", "-B", "-v", "-c", program], capture_output=True, text=True,
+                              timeout=60, check=True)
+        used = f"# {library}/__pycache__/demo.{sys.implementation.cache_tag}.pyc matches {library}/demo.py"
+        return f"{done.stdout}compiled: {used in done.stderr}"
+
+    assert says() == "demo 1.0\ncompiled: True"
+    (library / "demo.py").write_text((library / "demo.py").read_text().replace("1.0", "2.0"))
+    assert says() == "demo 2.0\ncompiled: False"
+
+
+def test_nothing_is_compiled_for_another_python(tmp_path: Path, shelf: Path) -> None:
+    make_wheel(shelf, "demo")
+    tree = install(tmp_path, wheels=shelf, machine=Machine("3.99", HERE.processor, HERE.glibc))
+    assert not list(tree.rglob("__pycache__"))
 
 
 def test_markers_are_judged_for_the_machine_of_the_image(tmp_path: Path) -> None:
