@@ -13,6 +13,7 @@ from fussy import disk
 from fussy.errors import SystemSetup
 from pdimage import (
     containers,
+    contents,
     debianparts,
     licences,
     programs,
@@ -95,7 +96,9 @@ def _parts(image: Image, tree: Path, cache: Path, engine: str | None, progress: 
         yield from debianparts.install(tree, platform.debian, cache / "debian", place=platform.place, progress=progress)
     if image.chutes:
         progress("chutes")
-        yield from containers.install(tree, image.chutes, cache, engine, progress)
+        built = containers.install(tree, image.chutes, cache, engine, progress)
+        yield from built
+        yield from contents.find(tree, built)
 
 
 def _own_packages(image: Image) -> tuple[str, ...]:
@@ -108,14 +111,12 @@ def _own_packages(image: Image) -> tuple[str, ...]:
 def _own_files(image: Image, tree: Path, progress: Progress) -> Iterator[Component]:
     """Put into TREE what the user adds, which wins over the parts, and what makes it a release."""
     progress("overlay and templates")
-    files = set()
+    files: set[str] = set()
     for directory in image.overlay:
-        for item in overlay_files(directory):
-            if item.is_directory:
-                treefiles.make_directory(tree, item.target)
-            else:
-                treefiles.copy(tree, item.target, item.source)
-                files.add(item.target)
+        items = list(overlay_files(directory))
+        copied = {item.target: item.source for item in items if not item.is_directory}
+        treefiles.copy_all(tree, [item.target for item in items if item.is_directory], copied)
+        files.update(copied)
     for template in image.templates:
         text = templates.render_file(template.source, template_variables(image))
         treefiles.write(tree, template.target, text, template.mode)

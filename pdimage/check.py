@@ -81,7 +81,7 @@ def template_variables(image: Image) -> Variables:
 class OverlayFile:
     """A file of an overlay: where it is, and its path in the tree. Directories come before what they hold."""
 
-    source: Path
+    source: str
     target: str
     facts: os.stat_result
 
@@ -93,24 +93,23 @@ class OverlayFile:
 
 def overlay_files(directory: Path) -> Iterator[OverlayFile]:
     """Yield what an overlay holds, in the order of names; what editors and version control keep there is not in it."""
-    pending = [directory]
+    pending = [(os.fspath(directory), "")]
     while pending:
-        here = pending.pop()
+        here, prefix = pending.pop()
         for item in sorted(os.scandir(here), key=lambda item: item.name):
             if item.name in (".git", ".svn", ".bzr") or item.name.endswith("~"):
                 continue
-            found = Path(item.path)
-            facts = item.stat(follow_symlinks=False)
-            yield OverlayFile(found, str(found.relative_to(directory)), facts)
-            if stat.S_ISDIR(facts.st_mode):
-                pending.append(found)
+            found = OverlayFile(item.path, prefix + item.name, item.stat(follow_symlinks=False))
+            yield found
+            if found.is_directory:
+                pending.append((item.path, f"{found.target}/"))
 
 
 def _overlays(image: Image) -> Iterator[Mistake]:
     for directory in image.overlay:
         for item in overlay_files(directory):
             if problem := _unusable(item):
-                yield Mistake(str(item.source), 0, "", problem)
+                yield Mistake(item.source, 0, "", problem)
 
 
 def _unusable(item: OverlayFile) -> str:

@@ -3,7 +3,8 @@
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # The time of all files where SOURCE_DATE_EPOCH is not set: 1980-01-01, the first that zip archives can hold.
@@ -12,6 +13,7 @@ EPOCH = 315532800
 PRIVATE = "etc/fussy/keys"
 # Debian packages say what modes their files have, such as the setuid bit.
 _MODES_KEPT = "debian"
+_COPIERS = 4
 
 
 def write(tree: Path, target: str, content: bytes | str, mode: int = 0o644) -> None:
@@ -23,12 +25,32 @@ def write(tree: Path, target: str, content: bytes | str, mode: int = 0o644) -> N
 
 def copy(tree: Path, target: str, source: Path) -> None:
     """Copy a file or a symbolic link to TARGET of TREE; what was there before is replaced."""
-    path = _cleared(tree, target)
-    if source.is_symlink():
-        path.symlink_to(os.readlink(source))
+    _copy(os.fspath(source), os.fspath(_cleared(tree, target)))
+
+
+def copy_all(tree: Path, directories: Sequence[str], files: Mapping[str, str]) -> None:
+    """Make DIRECTORIES of TREE, then copy FILES (sources by their place in the tree) into them.
+
+    What was there before is replaced. The files' directories must be among DIRECTORIES, or TREE itself.
+    """
+    for directory in directories:
+        make_directory(tree, directory)
+    top = os.fspath(tree)
+    places = [(source, os.path.join(top, target)) for target, source in files.items()]
+    for _, place in places:
+        _clear(place)
+    # disks answer several readers sooner than one
+    with ThreadPoolExecutor(_COPIERS) as pool:
+        for _ in pool.map(lambda pair: _copy(*pair), places):
+            pass  # an error of a thread is raised here
+
+
+def _copy(source: str, place: str) -> None:
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), place)
     else:
-        shutil.copyfile(source, path)
-        path.chmod(0o755 if os.stat(source).st_mode & 0o100 else 0o644)
+        shutil.copyfile(source, place)
+        os.chmod(place, 0o755 if os.stat(source).st_mode & 0o100 else 0o644)
 
 
 def make_directory(tree: Path, target: str) -> Path:
@@ -46,11 +68,20 @@ def _cleared(tree: Path, target: str) -> Path:
     """Return the path of TARGET with the directories above it made, and nothing there."""
     above, _, name = target.rpartition("/")
     path = (make_directory(tree, above) if above else tree) / name
-    if path.is_dir() and not path.is_symlink():
+    _clear(os.fspath(path))
+    return path
+
+
+def _clear(path: str) -> None:
+    """Remove what is at PATH."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
-    return path
+        os.unlink(path)
 
 
 def epoch(environment: Mapping[str, str] = os.environ) -> int:
