@@ -1,7 +1,7 @@
 """Makes the pair of firmware trees that the measurements use: real Debian packages, and a minor release of them.
 
 ``firmware-1`` and ``firmware-2`` (about 350 MB and 12,000 files each) differ as two releases of a router's firmware do:
-some packages got a security update, one is new, and the web page moved to a directory named after its version.
+some packages got a security update, two are new, and the web page moved to a directory named after its version.
 """
 
 import argparse
