@@ -31,6 +31,8 @@ FRAME_SIZE = 1 << 20
 NO_ENTRY = 0xFFFFFFFF
 # A piece is closed once it is FRAME_SIZE long; the member that closes it adds at most as much, and its headers.
 _MAX_FRAME = 4 * FRAME_SIZE
+# Each member has a header of 512 bytes at least.
+_MAX_COUNT = _MAX_FRAME // 512
 
 _FACTS = struct.Struct("<IIII")
 # Member header of RFC 1952: magic, deflate, FEXTRA, no time, no flags, unknown system; XLEN; the subfield's head.
@@ -169,6 +171,8 @@ def _framed(source: Source, wanted: Wanted, head: bytes, expand: Callable[[bytes
         packed, plain, first, count = _FACTS.unpack(source.take(_FACTS.size))
         if max(packed, plain) > _MAX_FRAME:
             raise BadBundle(f"cannot unpack the bundle: a frame of {max(packed, plain)} bytes; pack it again")
+        if count > _MAX_COUNT:
+            raise BadBundle(f"cannot unpack the bundle: a frame of {count} entries; pack it again")
         if first == NO_ENTRY or wanted(first, count):
             data = expand(source.take(packed), plain)
             if len(data) != plain:

@@ -279,6 +279,13 @@ def test_a_frame_that_says_it_is_huge(head: bytes) -> None:
             everything(head + struct.pack("<IIII", packed, plain, NO_ENTRY, 0) + bytes(100))
 
 
+@pytest.mark.parametrize("head", [frames._GZIP_HEAD, frames._ZSTD_HEAD], ids=["gzip", "zstd"])
+def test_a_frame_that_says_it_holds_everything(head: bytes) -> None:
+    """An installer looks at each entry of a frame; four thousand millions would keep it busy for long."""
+    with pytest.raises(BadBundle, match="a frame of 4294967295 entries"):
+        everything(head + struct.pack("<IIII", 10, 10, 0, 2**32 - 1) + bytes(10))
+
+
 def test_a_window_that_takes_too_much_memory() -> None:
     options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
     packer = zstd.ZstdCompressor(options=options)
