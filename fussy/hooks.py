@@ -79,17 +79,19 @@ def check(release: Path, current: Path) -> None:
         hook = release / name
         if not hook.exists():
             continue
-        with hook.open("rb") as file:
-            line = file.readline(256)
-        if problem := _unusable(hook, line, release, current):
+        if problem := _unusable(hook, release, current):
             raise HookFailed(f"cannot install: its {name} can't be started: {problem}; "
                              "correct it and pack again")
 
 
-def _unusable(hook: Path, line: bytes, release: Path, current: Path) -> str:
-    """Return why a hook that begins with LINE can't be started, or an empty text."""
+def _unusable(hook: Path, release: Path, current: Path) -> str:
+    """Return why a hook can't be started, or an empty text."""
+    if not hook.is_file():
+        return "it is not a file"
     if not os.access(hook, os.X_OK):
         return "it has no x bit"
+    with hook.open("rb") as file:
+        line = file.readline(256)
     if line.startswith(b"\x7fELF"):
         return ""
     if not line.startswith(b"#!") or not line[2:].split():

@@ -41,7 +41,7 @@ class Stage:
 
     def replace(self, entry: manifest.Entry, source: bytes) -> None:
         """Put a further name of SOURCE in the place of a file that was written and turned out to be the same."""
-        temporary = self.directory + b"/.fussy~"
+        temporary = self.directory + b"~"
         os.link(source, temporary, follow_symlinks=False)
         os.rename(temporary, self.path(entry.name))
 

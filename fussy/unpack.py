@@ -111,6 +111,8 @@ def _unpack_described(
                     missing.add(i)
         elif entry.type != "hardlink":
             stage.make_special(entry)
+    if progress:
+        progress(done, total)
     prefix = wanted.name.encode() + b"/"
     for member in archive:
         index = wanted.index.get(member.name.removeprefix(prefix))
