@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from packageurl import PackageURL
@@ -27,6 +27,7 @@ from pdimage.description import NOWHERE
 from pdimage.errors import Mistake, Mistakes
 from pdimage.machine import Machine
 from pdimage.merge import merge, walk
+from pdimage.tools import Progress
 from pdimage.wheels import file_digest
 from pdimage.yamlsource import Place
 
@@ -38,10 +39,6 @@ _PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
 _FIELDS = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
 
 
-def quiet(line: str) -> None:
-    """Tell nobody what goes on."""
-
-
 def install(
     tree: Path,
     packages: Sequence[str],
@@ -49,7 +46,7 @@ def install(
     *,
     machine: Machine | None = None,
     place: Place = NOWHERE,
-    progress: Callable[[str], object] = quiet,
+    progress: Progress = lambda step: None,
 ) -> tuple[Component, ...]:
     """Put the files of PACKAGES (``name`` or ``name=version``) below TREE and return the packages, sorted.
 
@@ -101,7 +98,7 @@ def _install(archive: Path, tree: Path) -> tuple[Component, str]:
         files = merge(Path(directory), tree, f"the Debian package {name}")
     _warn_of_scripts(archive, name)
     copyright_file = f"{TOP}/usr/share/doc/{name}/copyright"
-    there = (tree / copyright_file).is_file()
+    there = _is_own_file(tree / copyright_file, tree)
     component = Component(
         "debian", name, version, tuple(copyrights.read(tree / copyright_file)) if there else (),
         PackageURL("deb", "debian", name, version, {"arch": facts["Architecture"]}).to_string(),
@@ -133,12 +130,17 @@ def _add_programs(top: Path, programs: Path) -> None:
                         if re.search(r"\.so(\.[0-9.]+)?$", path) and _is_library_directory(Path(path).parent)})
     for directory in _PROGRAMS:
         for file in sorted((top / directory).glob("*")):
-            if file.is_file() and os.access(file, os.X_OK):
+            if _is_own_file(file, top) and os.access(file, os.X_OK):
                 programs.mkdir(exist_ok=True)
                 programs.chmod(0o755)
                 target = programs / file.name
                 target.write_text(launchers.program(f"{TOP}/{directory}/{file.name}", libraries))
                 target.chmod(0o755)
+
+
+def _is_own_file(path: Path, top: Path) -> bool:
+    """Tell whether PATH is a file, and one below TOP: a link may lead to the building machine's."""
+    return path.is_file() and path.resolve().is_relative_to(top.resolve())
 
 
 def _is_library_directory(directory: Path) -> bool:

@@ -16,15 +16,11 @@ from pdimage.errors import Mistake, Mistakes
 from pdimage.lock import Lock
 from pdimage.machine import Machine
 from pdimage.merge import merge
-from pdimage.wheelindex import Progress
+from pdimage.tools import Progress
 from pdimage.wheels import LIBRARY, Facts, Wheel, read_facts
 from pdimage.wheelstore import WheelStore
 
 log = logging.getLogger(__name__)
-
-
-def quiet(line: str) -> None:
-    """Tell nobody what goes on."""
 
 
 def install(
@@ -35,7 +31,7 @@ def install(
     own: Sequence[str] = ("fussy", "paradrop"),
     cache: Path,
     machine: Machine | None = None,
-    progress: Progress = quiet,
+    progress: Progress = lambda step: None,
 ) -> tuple[Component, ...]:
     """Put Python packages below TREE (see :mod:`pdimage.wheels` for where) and return them, sorted.
 

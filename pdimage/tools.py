@@ -3,13 +3,16 @@
 import logging
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fussy.errors import SystemSetup
 from pdimage.errors import PartFailed
 
 log = logging.getLogger(__name__)
+
+# Told in a few words what is being done.
+Progress = Callable[[str], object]
 
 # A package index that stopped answering must not hold a build for ever.
 SECONDS = 1800.0

@@ -3,7 +3,7 @@
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,11 +11,10 @@ from pdimage import tools, wheels
 from pdimage.errors import Mistake, Mistakes, PartFailed
 from pdimage.lock import Lock, Pin
 from pdimage.machine import Machine
+from pdimage.tools import Progress
 from pdimage.wheels import Wheel
 from pdimage.wheelstore import WheelStore, parsed
 
-# Told what goes on, a short line at a time.
-Progress = Callable[[str], object]
 _NOTHING = re.compile(r"No matching distribution found for (\S+)")
 # How pip, asked to say more, names a wheel that it passes over.
 _PASSED_OVER = re.compile(r"none of the wheel's tags .*?: \S*/(\S+\.whl)#sha256=([0-9a-f]{64})")

@@ -82,7 +82,7 @@ def parse_name(file: Path) -> Wheel | Mistake:
 
 
 def best(wheels: Iterable[Wheel], machine: Machine) -> Wheel | None:
-    """Return the wheel that fits best: of the highest build, for the nearest kind of machine."""
+    """Return the wheel for the nearest kind of machine, of the highest build; None if none fits."""
     ranked = [(rank, wheel) for wheel in wheels if (rank := wheel.rank(machine)) is not None]
     return min(ranked, key=lambda pair: (pair[0], [-pair[1].build[0]] if pair[1].build else [0], pair[1].file.name),
                default=(0, None))[1]

@@ -35,7 +35,9 @@ class WheelStore:
         """Copy a wheel into the store and return it."""
         digest = wheels.file_digest(file)
         kept = self._cache / "wheels" / digest / file.name
-        if not kept.exists() or wheels.file_digest(kept) != digest:
+        if kept.exists() and wheels.file_digest(kept) != digest:
+            shutil.rmtree(kept.parent)
+        if not kept.exists():
             with appearing(kept.parent) as directory:
                 shutil.copyfile(file, directory / file.name)
         return parsed(kept)
@@ -77,14 +79,20 @@ class WheelStore:
 
 @contextmanager
 def appearing(directory: Path) -> Iterator[Path]:
-    """Yield a new directory that gets the name DIRECTORY when all went well, and otherwise leaves nothing."""
+    """Yield a new directory that gets the name DIRECTORY when all went well, and otherwise leaves nothing.
+
+    Names stand for contents, so if another process made it meanwhile, that one is as good.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=directory.parent))
     try:
         yield temporary
         temporary.chmod(0o755)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.rename(directory)
+        try:
+            temporary.rename(directory)
+        except OSError:
+            if not directory.is_dir():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -94,12 +94,15 @@ def test_no_script_of_a_package_is_run(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_full_links_into_the_package_stay_in_the_tree(tmp_path: Path) -> None:
     demo = make_deb(tmp_path / "cache", "demo", files={"usr/lib/demo/real": "x"}, links={
-        "usr/bin/demo": "/usr/lib/demo/real", "etc/alternatives/demo": "/usr/bin/nano", "usr/lib/demo/near": "real"})
-    install(tmp_path, demo)
+        "usr/bin/demo": "/usr/lib/demo/real", "usr/bin/host": "/bin/sh", "usr/share/doc/demo/copyright": "/etc/passwd",
+        "etc/alternatives/demo": "/usr/bin/nano", "usr/lib/demo/near": "real"})
+    [component] = install(tmp_path, demo)
     debian = tmp_path / "tree/debian"
     assert os.readlink(debian / "usr/bin/demo") == "../lib/demo/real"
     assert os.readlink(debian / "etc/alternatives/demo") == "/usr/bin/nano"
     assert os.readlink(debian / "usr/lib/demo/near") == "real"
+    assert component.texts == ()
+    assert not (tmp_path / "tree/bin/host").exists()
 
 
 def test_components_say_what_is_there(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdimage import lock, pythonparts, wheels
+from pdimage import lock, pythonparts, wheels, wheelstore
 from pdimage.errors import Mistakes, PartFailed
 from pdimage.machine import Machine
 from tests.pdimage.wheelmaker import make_wheel, sha256, snapshot
@@ -218,6 +218,18 @@ def test_nothing_is_compiled_for_another_python(tmp_path: Path, shelf: Path) -> 
     make_wheel(shelf, "demo")
     tree = install(tmp_path, wheels=shelf, machine=Machine("3.99", HERE.processor, HERE.glibc))
     assert not list(tree.rglob("__pycache__"))
+
+
+def test_two_builds_can_share_a_cache(tmp_path: Path) -> None:
+    with wheelstore.appearing(tmp_path / "ready") as mine:
+        (mine / "file").write_text("mine")
+        with wheelstore.appearing(tmp_path / "ready") as other:
+            (other / "file").write_text("other")
+    assert (tmp_path / "ready/file").read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["ready"]
+    with pytest.raises(ZeroDivisionError), wheelstore.appearing(tmp_path / "never"):
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["ready"]
 
 
 def test_markers_are_judged_for_the_machine_of_the_image(tmp_path: Path) -> None:
