@@ -78,6 +78,14 @@ def test_what_was_fetched_once_is_not_fetched_again(tmp_path: Path, index: Index
     assert (tmp_path / "second/lib/python/demo.py").is_file()
 
 
+def test_a_package_can_be_locked_by_its_address(tmp_path: Path, index: Index) -> None:
+    wheel = index.add("demo")
+    file = tmp_path / "lock.txt"
+    file.write_text(f"demo @ {index.url}demo/{wheel.name} --hash=sha256:{sha256(wheel)}\n")
+    [component] = install(tmp_path, "tree", file)
+    assert (component.name, component.version, component.sha256) == ("demo", "1.0", sha256(wheel))
+
+
 def test_a_damaged_cache_is_noticed(tmp_path: Path, index: Index) -> None:
     file = lock(tmp_path, index.add("demo"))
     install(tmp_path, "first", file)
