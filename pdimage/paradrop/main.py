@@ -130,7 +130,9 @@ def run(args: argparse.Namespace, journal: Any) -> None:
     """Run every part in this process, until it is told to stop."""
     from paradrop.backend.pdconfd import main as pdconfd
     from paradrop.backend.pdfcd import server
+    from paradrop.image import snapshots
 
+    snapshots.finish()
     listening = pdconfd.run_thread()
     nexus = Nexus(args.mode, journal)
     nexus.onStart()

@@ -81,7 +81,7 @@ def refused(kind: str, old: Chute | None, new: Chute) -> str | None:
         return f"{name} already stopped."
     if kind == "rollback" and not old.getCache("previous"):
         return f"No previous version of {name} is kept."
-    if kind == "update" and version is not None:
+    if kind == "update" and version is not None and not new.getCache("fromRelease"):
         return _refused_version(version, getattr(old, "version", None))
     return None
 

@@ -10,6 +10,7 @@ from typing import Any
 from paradrop.backend.fc import journal, reconcile, updateObject
 from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.backend.fc.watcher import Watcher
+from paradrop.image import applying, chutes
 from paradrop.lib import settings
 from paradrop.lib.utils import dockerclient, restart
 from paradrop.lib.utils.dockerclient import DockerError
@@ -83,14 +84,15 @@ class PDConfigurer:
             self._changed.notify_all()
 
     def _start_up(self) -> None:
-        """Set right what a crash left, and put the restarts of the chutes that ran in front of the queue."""
+        """Set right what a crash left; put in front of the queue restarts of what ran, and what the release brings."""
         running = any(chute.state == "running" for chute in self.storage.getChuteList())
-        if running or journal.unfinished():
+        if running or journal.unfinished() or chutes.directory().is_dir():
             self._wait_for_engine()
         reconcile.reconcile(self.storage)
         restarts = [{**update, "boot": True} for update in restart.reloadChutes()]
+        updates = applying.Start(self.storage).updates(restarts)
         with self._changed:
-            self._queue.extendleft(reversed(restarts))
+            self._queue.extendleft(reversed(updates))
 
     def _wait_for_engine(self) -> None:
         """Give the Docker engine, which starts at the same time, DOCKER_START_TIMEOUT seconds."""

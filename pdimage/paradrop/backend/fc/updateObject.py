@@ -38,7 +38,8 @@ class UpdateObject:
     ``updateClass`` (CHUTE, ROUTER), ``updateType`` (see TARGET_STATES), ``name``, ``tok`` (Unix seconds), ``pkg`` (the
     request's package; build output goes to ``pkg.request.write``), ``func`` (called with the update when it is
     complete), ``user``, ``workdir`` (a directory with the project, for a build), ``boot`` (it is part of a start
-    of the router, so what runs well is left alone). The other keys are the chute's descriptor.
+    of the router, so what runs well is left alone), ``release`` (the firmware brings it, so any version will do). The
+    other keys are the chute's descriptor.
 
     The modules that work on it use ``old`` and ``new`` (chutes; ``old`` is None for a new one), ``plans``,
     ``responses`` (what may help to understand a failure), ``failure`` (what the user is told), ``result`` (what
@@ -149,6 +150,8 @@ class UpdateChute(UpdateObject):
         elif self.updateType in ("stop", "delete"):
             chute = Chute({"name": self.name})
         chute.state = TARGET_STATES.get(self.updateType) or "stopped"
+        if obj.get("release"):
+            chute.setCache("fromRelease", True)
         if old:
             chute.warning = obj.get("warning") if self.boot else None
             for key, value in self._carried_over(old).items():
