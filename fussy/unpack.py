@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from fussy import manifest
+from fussy import manifest, oldfiles, patch
 from fussy.errors import BadBundle, NoSpace
 from fussy.frames import Source, blocks
 from fussy.stage import Stage
@@ -48,7 +48,8 @@ def unpack(filename: str | Path, keyring: str | Path = "/etc/fussy/keys") -> str
 
 
 def unpack_release(
-    source: Source, directory: Path, plan: Plan, *, most: int | None, progress: Progress | None = None
+    source: Source, directory: Path, plan: Plan, *, most: int | None, progress: Progress | None = None,
+    find: oldfiles.Find = oldfiles.nowhere,
 ) -> manifest.Manifest:
     """Write the release in SOURCE (verified, compressed) to DIRECTORY, which is made for it, and return its manifest.
 
@@ -67,20 +68,26 @@ def unpack_release(
     directory.mkdir(mode=0o700)
     stage = Stage(os.fsencode(directory))
     top, _, rest = first.name.partition(b"/")
-    if rest == manifest.PATH:
-        described = _bounded(first)
+    delta = patch.Patch(first, archive, find) if rest == patch.HEAD else None
+    if delta or rest == manifest.PATH:
+        described = delta.manifest if delta else _bounded(first)
         wanted = manifest.decode(described)
         if wanted.name != os.fsdecode(top):
             raise BadBundle(f"cannot unpack the bundle: its directory is {os.fsdecode(top)!r}, its manifest is of "
                             f"{wanted.name!r}; pack it again")
         shared = plan(wanted)
         missing.update(i for i, entry in enumerate(wanted.entries) if entry.type == "file" and i not in shared)
-        _unpack_described(stage, archive, wanted, shared, missing, progress)
+        contents = delta.members(wanted, missing, directory) if delta else archive
+        try:
+            _unpack_described(stage, contents, wanted, shared, missing, progress)
+        except BadBundle:
+            if delta:
+                delta.check_base()
+            raise
     else:
         wanted = _unpack_plain(stage, first, archive, plan, most)
         described = manifest.encode(wanted)
-        for i, file in plan(wanted).items():
-            stage.replace(wanted.entries[i], file)
+        _share(stage, wanted.entries, plan(wanted))
     _keep_manifest(directory, described)
     _finish(stage, wanted.entries)
     return wanted
@@ -184,6 +191,16 @@ def _unpack_plain(
     if not entries or entries[0].name != b".":
         entries.insert(0, manifest.Entry(type="directory", path=".", mode=0o755))
     return manifest.Manifest(name=os.fsdecode(top), entries=entries)
+
+
+def _share(stage: Stage, entries: list[manifest.Entry], shared: dict[int, bytes]) -> None:
+    """Put the SHARED files in the place of those just written, with all their names in the release."""
+    for i, file in shared.items():
+        stage.replace(entries[i], file)
+    replaced = {entries[i].name for i in shared}
+    for entry in entries:
+        if entry.type == "hardlink" and entry.link in replaced:
+            stage.replace(entry, stage.path(entry.link))
 
 
 def _chain(first: Member, rest: Iterator[Member]) -> Iterator[Member]:

@@ -1,6 +1,7 @@
 """Trees and bundles that are odd but not wrong, or wrong in a way that must not hold up a router."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_tree_packed_by_hand_may_have_any_names(firmware: Firmware) -> None:
     for name, content in files.items():
         assert (firmware.target / "fw-2" / name).read_text() == content
     assert (firmware.target / "fw-1/same").samefile(firmware.target / "fw-2/same")
+
+
+def test_hard_links_of_a_tree_packed_by_hand_stay(firmware: Firmware) -> None:
+    for name in ("fw-1", "fw-2"):
+        top = firmware.tree(name, {"same": "s" * 500})
+        os.link(top / "same", top / "z-link")
+        tar = subprocess.run(["tar", "-cz", "-C", top.parent, name], capture_output=True, check=True).stdout
+        firmware.install(firmware.seal(name, tar))
+    one, two = firmware.target / "fw-1", firmware.target / "fw-2"
+    assert (two / "same").samefile(two / "z-link")
+    assert (two / "same").samefile(one / "same")
 
 
 def test_progress_is_complete_when_everything_is_there_already(firmware: Firmware) -> None:
