@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fussy.errors import FussyError
 from fussy.keys import list_keyring
+from paradrop.lib import settings as runtime
 from pdimage import conflicts, templates
 from pdimage.description import Image, Variables
 from pdimage.errors import Mistake, Mistakes
@@ -45,7 +46,8 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
-    return [*_doubles(image), *conflicts.problems(image), *_templates(image), *_overlays(image), *_keyring(image)]
+    return [*_doubles(image), *conflicts.problems(image), *_templates(image), *_overlays(image), *_state(image),
+            *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:
@@ -110,6 +112,21 @@ def _overlays(image: Image) -> Iterator[Mistake]:
         for item in overlay_files(directory):
             if problem := _unusable(item):
                 yield Mistake(item.source, 0, "", problem)
+
+
+def _state(image: Image) -> Iterator[Mistake]:
+    """Yield files that would be linked over what lasts on the router, such as what its owner has set."""
+    uci = image.settings.get("UCI_CONFIG_DIR", runtime.UCI_CONFIG_DIR)
+    kept = [Path(path) for path in (uci, *image.persistent)]
+    targets = [(item.target, item.source) for directory in image.overlay for item in overlay_files(directory)
+               if not item.is_directory]
+    targets += [(template.target, str(template.source)) for template in image.templates]
+    for target, source in targets:
+        place = Path("/", target)
+        for path in kept:
+            if target.startswith("etc/") and place.is_relative_to(path):
+                yield Mistake(source, 0, "", f"would take the place of {place}, but {path} is the router's own and "
+                              "lasts through upgrades; let a hook write it where it is missing")
 
 
 def _unusable(item: OverlayFile) -> str:

@@ -18,7 +18,9 @@ PROGRAMS: Mapping[str, Mapping[str, str]] = {
         "fussy-clean": "fussy.install:clean_main", "fussy-link-tree": "fussy.linktree:main",
         "fussy-southrollback": "fussy.southrollback:main", "fussy-south-rollback": "fussy.southrollback:main",
     },
-    "paradrop": {"paradrop": "paradrop.tools.cli:main", "pd": "paradrop.main:main"},
+    "paradrop": {
+        "paradrop": "paradrop.tools.cli:main", "paradrop-image": "paradrop.image.cli:main", "pd": "paradrop.main:main",
+    },
 }
 # Scripts of pdimage/release that need the installer.
 SCRIPTS = ("firmware-recover", "firmware-verify")

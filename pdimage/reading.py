@@ -101,7 +101,7 @@ class Reader:
             templates=tuple(template for fields in top.mappings("templates") if (template := self._template(fields))),
             hooks=self._hooks(top.fields("hooks")),
             health=tuple(self._check(fields) for fields in top.mappings("health")),
-            metadata=self._metadata(top), persistent=top.texts("persistent", _absolute),
+            metadata=self._metadata(top), persistent=top.texts("persistent", _absolute, _not_all),
             installer=top.text("installer", _VERSION) or "", floor=top.text("floor", _VERSION) or "",
             upgrade_from=top.text("upgrade_from", _VERSION) or "", limits=self._limits(top.fields("limits")),
             resources=self._resources(top.fields("resources")), settings=self._settings(top),
@@ -250,6 +250,10 @@ def _release_name(text: str) -> str | None:
 def _absolute(text: str) -> str | None:
     good = text.startswith("/") and ".." not in text.split("/") and not plain(text)
     return None if good else "must be an absolute path without .."
+
+
+def _not_all(text: str) -> str | None:
+    return "must be a part of the file system, such as /etc/config" if not text.strip("/") else None
 
 
 def path_in_tree(text: str) -> str | None:

@@ -10,13 +10,13 @@ from fussy import manifest
 from fussy.gpg import SIGNERS
 from fussy.gpghome import RINGS, SECRET_KEYS, TRUST
 from fussy.manifest import Check, Description
+from paradrop.image.places import PERSISTENT
 from paradrop.lib import settings as runtime
 from pdimage import treefiles
 from pdimage.description import Image
 from pdimage.programs import RELEASE_FILES
 
 SETTINGS = "etc/paradrop/settings"
-PERSISTENT = ".fussy/persistent"
 
 
 def write(tree: Path, image: Image) -> None:
@@ -28,7 +28,7 @@ def write(tree: Path, image: Image) -> None:
         if source:
             treefiles.write(tree, f".fussy/{name}", source.read_bytes(), 0o755)
     treefiles.write(tree, ".fussy/hooks.conf", hooks_conf(image))
-    treefiles.write(tree, PERSISTENT, "".join(f"{path}\n" for path in persistent(image)))
+    treefiles.write(tree, PERSISTENT, "".join(f"{path}\n" for path in image.persistent))
     treefiles.write(tree, manifest.DESCRIPTION.decode(), describe(image))
     if image.platform.paradrop:
         lines = [f"{name} {shlex.quote(value)}\n" for name, value in sorted(image.settings.items())]
@@ -63,25 +63,24 @@ def setting(image: Image, name: str) -> str:
     return image.settings.get(name, str(getattr(runtime, name)))
 
 
-def persistent(image: Image) -> Iterator[str]:
-    """Yield the absolute paths of what is snapshotted with a release."""
-    if image.platform.paradrop:
-        yield setting(image, "CONFIG_HOME_DIR")
-        yield setting(image, "UCI_CONFIG_DIR")
-    yield from image.persistent
-
-
 def describe(image: Image) -> bytes:
     """Return ``.fussy/release.json``: a description as :class:`fussy.manifest.Description` reads it."""
-    health = list(image.health)
-    if image.platform.paradrop and not any(check.name == "runtime" for check in health):
-        port = setting(image, "PDFCD_PORT")
-        health.insert(0, Check("runtime", http=f"http://127.0.0.1:{port}/v1/test", contains="SUCCESS", seconds=60))
+    given = {check.name for check in image.health}
+    health = [*(check for check in _own_checks(image) if check.name not in given), *image.health]
     described = Description(
         version=image.version, compatible=list(image.compatible), installer=image.installer,
         upgrade_from=image.upgrade_from, floor=image.floor, limits=image.limits, health=health,
         metadata=dict(sorted(image.metadata.items())))
     return msgspec.json.format(msgspec.json.encode(described), indent=2) + b"\n"
+
+
+def _own_checks(image: Image) -> Iterator[Check]:
+    """Yield how a device finds out that the runtime answers and that the chutes of the image run."""
+    if image.platform.paradrop:
+        port = setting(image, "PDFCD_PORT")
+        yield Check("runtime", http=f"http://127.0.0.1:{port}/v1/test", contains="SUCCESS", seconds=60)
+        if image.chutes:
+            yield Check("chutes", command=["bin/paradrop-image", "apply", ".", "--timeout", "300"], seconds=330)
 
 
 def _unit(tree: Path, name: str) -> None:

@@ -160,6 +160,19 @@ def test_overlays_that_lead_out_of_the_tree_are_refused(workshop: Workshop) -> N
         "o/socket: is neither a file nor a directory nor a symbolic link; a firmware can't carry it"]
 
 
+def test_what_lasts_on_the_router_is_not_part_of_a_release(workshop: Workshop) -> None:
+    workshop.file("o/etc/config/network", "config interface lan\n")
+    workshop.file("o/srv/db", "")
+    workshop.file("pass.j2", "")
+    found = workshop.mistakes({"name": "r", "version": "1", "overlay": ["o"], "persistent": ["/etc/passwords", "/srv"],
+                               "templates": [{"source": "pass.j2", "target": "etc/passwords"}]})
+    assert found == [
+        "o/etc/config/network: would take the place of /etc/config/network, but /etc/config is the router's own and "
+        "lasts through upgrades; let a hook write it where it is missing",
+        "pass.j2: would take the place of /etc/passwords, but /etc/passwords is the router's own and lasts through "
+        "upgrades; let a hook write it where it is missing"]
+
+
 def test_aliases_that_explode_are_refused(workshop: Workshop) -> None:
     lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]

@@ -84,6 +84,42 @@ def test_the_runtime_follows_upgrades_fallbacks_and_rollbacks(router: Workshop, 
     assert "good" in router.fussy("verify")
 
 
+def test_what_lasts_comes_back_with_the_release_that_had_it(router: Workshop, keys: Keys, packages: Path) -> None:
+    chutes, radio, extra = router.place / "state/marker", router.place / "uci/wireless", router.place / "srv/db"
+
+    def note(text: str) -> None:
+        for path in (chutes, radio, extra):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def noted() -> set[str]:
+        return {path.read_text() for path in (chutes, radio, extra)}
+
+    lasting = {"persistent": [f"{router.place}/srv"]}
+    install(router, keys, packages, "1", **lasting)
+    note("of 1")
+    install(router, keys, packages, "2", **lasting)
+    assert noted() == {"of 1"}
+    note("of 2")
+    router.file("damage.sh", f"#!/bin/sh\nrm -r {router.place}/srv; echo spoilt >{radio}; echo spoilt >{chutes}\n")
+    for hook_name in ("pre_install", "post_install"):
+        with pytest.raises(Reverted):
+            install(router, keys, packages, "3", **lasting, hooks={hook_name: "damage.sh"}, health=[FAILS])
+        assert noted() == {"of 2"}
+    note("later of 2")
+    router.fussy("rollback")
+    assert noted() == {"of 1"}
+    note("later of 1")
+    # what can't be kept is not left; what this release had when it was left earlier does not come back then
+    router.file("bin/cp", "#!/bin/sh\necho No space left >&2\nexit 1\n", 0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fussy.hooks._PATH", f"{router.place}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        with pytest.raises(Reverted, match="No space left"):
+            install(router, keys, packages, "4", **lasting)
+    assert router.running_release() == "router-1"
+    assert noted() == {"later of 1"}
+
+
 def test_hooks_may_run_twice_and_by_hand(router: Workshop, packages: Path) -> None:
     release = router.build(image(router, packages, "1"), "opt/router-1").tree
     for name in (".pre-install", ".pre-install"):

@@ -82,9 +82,9 @@ def stop_containers() -> None:
 def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path:
     """Keep what lasts for RELEASE, a directory whose name is the release's. Return the snapshot.
 
-    An older one of that release goes, as do those of releases that are no longer beside it.
+    An older one of that release goes first, and those of releases that are no longer beside it go last.
 
-    :raises SnapshotFailed: there is no room, or something can't be read; nothing is kept then
+    :raises SnapshotFailed: there is no room, or something can't be read; nothing is kept of that release then
     """
     finish()
     root = Root.here()
@@ -92,6 +92,9 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
     quiet()
     new = root.snapshots / _NEW
     _remove(new)
+    older = _of(root, release.name)
+    for one in older:
+        _discard(root, one)  # also if this fails: what it had long ago must not come back then
     new.mkdir(mode=0o700)
     try:
         record = Record(1, release.name, tuple(root.places(release)))
@@ -99,14 +102,11 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
             (new / str(number)).mkdir(mode=0o700)
             _copy(Path(place.directory), place.names, new / str(number))
         (new / _RECORD).write_bytes(msgspec.json.encode(record))
-        older = _of(root, release.name)
         final = root.snapshots / f"{release.name}~{_number(older[-1]) + 1 if older else 1}"
         disk.publish(new, final)
     except BaseException:
         _remove(new)
         raise
-    for one in older:
-        _discard(root, one)
     if release.is_dir():
         prune(release.parent)
     return final
