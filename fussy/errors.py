@@ -11,6 +11,7 @@
     ├── Incompatible         22   a sound bundle, but not for this device, installer or version
     ├── NoSpace              23   too few free bytes or inodes, said before anything is written
     ├── DamagedRelease       24   an installed release differs from its manifest
+    ├── UnusableDelta        25   the base release of a delta is missing or altered: take the full bundle
     ├── HookFailed           30   .pre-install or .post-install failed, hung or could not be started
     ├── UnhealthyRelease     31   a health check of the release failed
     └── SystemSetup          40   the machine lacks something: a program, a key, a usable target
@@ -73,6 +74,12 @@ class DamagedRelease(FussyError):
     """An installed release is not what its manifest says."""
 
     exit_code = 24
+
+
+class UnusableDelta(FussyError):
+    """The release that a delta was made against is not here, or was altered; the full bundle can be installed."""
+
+    exit_code = 25
 
 
 class HookFailed(FussyError):

@@ -1,0 +1,231 @@
+"""Rebuilds the contents of a release from a delta and the release it was made against (made by :mod:`fussy.delta`).
+
+A delta is a bundle like any other, an OpenPGP message around a zstd-compressed tar with one top directory (its window
+at most 8 MiB), so ``gpg -d FILE | zstd -d | tar x`` opens it. Its members::
+
+    NAME/.fussy/delta.json       {"format": 1, "base": SHA-256 of the manifest of the base release,
+                                  "manifest": SHA-256 of the manifest of the new one, "size": its size}
+    NAME/.fussy/delta/0, 1, …    segments
+
+The segments hold, one after the other: the new manifest, then each content that no file of the base has (by SHA-256),
+in the order of the new manifest, the first of several same ones, empty ones left out. Everything else the device finds
+in the base or has written already, wherever it lies, so a moved file costs nothing.
+
+A segment begins with the lengths of its six parts (32 bit, little-endian); parts of the same kind stand together, for
+that is what lets the one zstd stream compress them well:
+
+========= =============================================================================================================
+bases     for each content that begins here, the old file to which it refers: 0 none, 1 the manifest of the base, n + 2
+          entry n of that manifest
+seeks     for each step, how far to move in the old file, from the end of the step before
+adds      for each step, how many bytes to take from the old file, with the differences added to them (modulo 256)
+copies    for each step, how many bytes of the literals follow
+changes   the differences
+literals  the bytes that come as they are
+========= =============================================================================================================
+
+The first four are numbers in LEB128 (DWARF 5, section 7.6), seeks with the sign in the lowest bit. A content may go
+over several segments; a step may not. This is how bsdiff describes a difference (Colin Percival, 2003).
+
+A delta is signed, yet nothing in it is believed: a segment is at most 4 MiB, nothing is read outside the old file that
+is named, no content gets longer than its manifest says, and each must have its SHA-256. Memory does not depend on the
+size of files: the window, one segment, one block of an old file.
+"""
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fussy import manifest
+from fussy.errors import BadBundle
+from fussy.oldfiles import Find, OldFiles, broken
+from fussy.tarball import Member
+
+FORMAT = 1
+HEAD = b".fussy/delta.json"
+SEGMENTS = b".fussy/delta/"
+PARTS = struct.Struct("<6I")
+MAX_SEGMENT = 4 << 20
+
+_BLOCK = 1 << 14
+_OUT = 1 << 18
+_LOW = int.from_bytes(b"\x7f" * _BLOCK, "little")
+_HIGH = int.from_bytes(b"\x80" * _BLOCK, "little")
+_ZEROS = bytes(_BLOCK)
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first member of a delta."""
+
+    format: int
+    base: str
+    manifest: str
+    size: int
+
+
+def numbers(data: bytes | memoryview) -> Iterator[int]:
+    """Yield the LEB128 numbers in DATA, each below 2**63.
+
+    >>> list(numbers(bytes([5, 0x80, 1])))
+    [5, 128]
+    """
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            yield value
+            value = shift = 0
+        elif (shift := shift + 7) > 56:
+            raise broken("a number is too long")
+    if shift:
+        raise broken("a number ends too early")
+
+
+def add(old: bytes, change: bytes) -> bytes:
+    """Add the bytes of CHANGE to those of OLD, modulo 256; both have the same length, at most 16 KiB.
+
+    >>> add(bytes([1, 255, 130]), bytes([1, 1, 130]))
+    b'\\x02\\x00\\x04'
+    """
+    if _ZEROS.startswith(change):
+        return old
+    one, other = int.from_bytes(old, "little"), int.from_bytes(change, "little")
+    return (((one & _LOW) + (other & _LOW)) ^ ((one ^ other) & _HIGH)).to_bytes(len(old), "little")
+
+
+class Patch:
+    """A delta whose head has been read; ``manifest`` is the new release's, rebuilt."""
+
+    def __init__(self, head: Member, members: Iterator[Member], search: Find) -> None:
+        """Read HEAD and the first of MEMBERS, which follow it.
+
+        :raises UnusableDelta: SEARCH finds no base, or it was altered
+        :raises BadBundle: the delta is malformed
+        """
+        said = _head(head)
+        self._base = OldFiles(search(said.base))
+        self._segments = _segments(members)
+        self._steps: deque[tuple[int, int, int]] = deque()
+        self._bases: deque[int] = deque()
+        self._changes = self._literals = memoryview(b"")
+        self.manifest = b"".join(self._content(said.size))
+        if manifest.digest(self.manifest) != said.manifest:
+            raise broken("the manifest it makes is not the one it promises")
+
+    def members(self, new: manifest.Manifest, missing: set[int], directory: Path) -> Iterator[Member]:
+        """Yield the files of NEW with their contents, in order; those not in MISSING only if the delta has them.
+
+        What is written already is read again from DIRECTORY.
+        """
+        made: dict[str, bytes] = {}
+        for i, entry in enumerate(new.entries):
+            if entry.type != "file":
+                continue
+            held = self._base.holds(entry.sha256)
+            if entry.size and not held and entry.sha256 not in made:
+                data = self._content(entry.size)
+                made[entry.sha256] = entry.name
+            elif i not in missing:
+                continue
+            elif held and entry.size:
+                data = self._base.content(held, entry.size)
+            else:
+                data = _written(directory, made[entry.sha256]) if entry.size else iter(())
+            yield Member("file", b"/".join((new.name.encode(), entry.name)), b"", 0, 0, 0, 0, entry.size, (0, 0),
+                         data=data)
+            for _ in data:
+                pass
+        if self._steps or next(self._segments, None) is not None:
+            raise broken("it has more than its manifest lists")
+
+    def check_base(self) -> None:
+        """Compare the files of the base that were used with its manifest, to find out why something is wrong.
+
+        :raises UnusableDelta: one was altered
+        """
+        self._base.check()
+
+    def _content(self, size: int) -> Iterator[bytes]:
+        """Yield the next content, which has SIZE bytes, in blocks."""
+        if not self._steps:
+            self._advance()
+        if not self._bases:
+            raise broken("a content has no base")
+        out, position = bytearray(), 0
+        with self._base.opened(self._bases.popleft()) as old:
+            while size:
+                if not self._steps:
+                    self._advance()
+                seek, added, copied = self._steps.popleft()
+                if not 0 < added + copied <= size:
+                    raise broken("a content is longer than its manifest says")
+                position += seek
+                for done in range(0, added, _BLOCK):
+                    change = _take(self._changes, min(_BLOCK, added - done))
+                    self._changes = self._changes[len(change):]
+                    out += add(old.read(position, len(change)), change)
+                    position += len(change)
+                if copied:
+                    literal = _take(self._literals, copied)
+                    self._literals = self._literals[copied:]
+                    out += literal
+                size -= added + copied
+                if len(out) >= _OUT:
+                    yield bytes(out)
+                    out.clear()
+        if out:
+            yield bytes(out)
+
+    def _advance(self) -> None:
+        """Take the next segment."""
+        data = next(self._segments, None)
+        if data is None or len(data) < PARTS.size:
+            raise broken("it ends too early")
+        parts, start = [], PARTS.size
+        for length in PARTS.unpack_from(data):
+            parts.append(memoryview(data)[start:start + length])
+            start += length
+        seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
+        if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
+            raise broken("a segment has parts that do not fit together")
+        self._bases.extend(numbers(parts[0]))
+        self._steps.extend(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
+        self._changes, self._literals = parts[4:]
+
+
+def _head(member: Member) -> Head:
+    if member.size > 1 << 16:
+        raise broken("its head is too long")
+    try:
+        said = msgspec.json.decode(b"".join(member.data), type=Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise broken(f"its head: {error}") from error
+    if said.format != FORMAT:
+        raise BadBundle(f"cannot read the delta: it has format {said.format}, this fussy reads {FORMAT}; "
+                        "install the full bundle")
+    if not 0 < said.size <= manifest.MAX_SIZE:
+        raise broken(f"a manifest of {said.size} bytes, at most {manifest.MAX_SIZE} are allowed")
+    return said
+
+
+def _segments(members: Iterator[Member]) -> Iterator[bytes]:
+    for i, member in enumerate(members):
+        if member.name.partition(b"/")[2] != b"%s%d" % (SEGMENTS, i) or member.size > MAX_SEGMENT:
+            raise broken(f"{os.fsdecode(member.name)!r} is not segment {i}, or too long")
+        yield b"".join(member.data)
+
+
+def _take(part: memoryview, size: int) -> bytes:
+    if len(part) < size:
+        raise broken("a part is shorter than its steps need")
+    return bytes(part[:size])
+
+
+def _written(directory: Path, name: bytes) -> Iterator[bytes]:
+    with open(os.path.join(os.fsencode(directory), name), "rb") as file:
+        while block := file.read(_OUT):
+            yield block
