@@ -50,9 +50,9 @@ def find(tree: Path, containers: Iterable[Component]) -> tuple[Component, ...]:
     for container in containers:
         try:
             files = _files(tree / BLOBS, container.sha256, layers)
+            found.update(replace(package, inside=container.purl) for package in packages(files))
         except (OSError, ValueError, KeyError, tarfile.TarError) as error:
             raise PartFailed(f"cannot list what is in the container {container.name}: {error}") from error
-        found.update(replace(package, inside=container.purl) for package in packages(files))
     return tuple(sorted(found))
 
 
@@ -112,7 +112,7 @@ def packages(files: Mapping[str, bytes]) -> Iterator[Component]:
 
 def _debian(status: str, system: str, texts: Mapping[str, str]) -> Iterator[Component]:
     installed = {paragraph["Package"]: paragraph for paragraph in debcontrol.paragraphs(status)
-                 if paragraph.get("Status", "install ok installed").endswith(" installed") and "Package" in paragraph}
+                 if paragraph.get("Status", "install ok installed").endswith(" installed") and paragraph.get("Package")}
     purls = {name: PackageURL("deb", system, name, facts.get("Version", ""),
                               {"arch": facts.get("Architecture", "")}).to_string()
              for name, facts in installed.items()}
@@ -126,7 +126,7 @@ def _debian(status: str, system: str, texts: Mapping[str, str]) -> Iterator[Comp
 def _alpine(installed: str, system: str) -> Iterator[Component]:
     for paragraph in installed.split("\n\n"):
         facts = dict(line.split(":", 1) for line in paragraph.splitlines() if line[1:2] == ":")
-        if "P" in facts:
+        if facts.get("P"):
             purl = PackageURL("apk", system, facts["P"], facts.get("V", ""), {"arch": facts.get("A", "")})
             yield Component("alpine", facts["P"], facts.get("V", ""), tuple(filter(None, [facts.get("L", "")])),
                             purl.to_string())

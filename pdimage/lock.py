@@ -85,9 +85,11 @@ class _Reader:
 
     def read(self, file: Path) -> None:
         try:
-            text = file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            text = file.read_text(encoding="utf-8")
+            if "\0" in text:
+                raise ValueError
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self.mistakes.append(Mistake(str(file), 0, "", f"cannot be read: {reason}"))
             return
         self._open.append(file.resolve())

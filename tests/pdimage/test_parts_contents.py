@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pdimage import contents, debcontrol
 from pdimage.components import Component
@@ -133,6 +135,18 @@ def test_what_cannot_be_read_is_told_with_the_container(layout: Layout) -> None:
         contents.find(layout.tree, [broken])
     with pytest.raises(PartFailed, match="container gone"):
         contents.find(layout.tree, [Component("container", "gone", "1", sha256="0" * 64)])
+
+
+LINES = ["Package:", "Version: 1", " a", "Status: x installed", "\n", "Depends: ", "P:", "V:1", "A:", "Name:", ":", "\0",
+         "=", "\u00e9"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(LINES)).map("\n".join) | st.text(max_size=50))
+def test_no_list_of_packages_breaks_the_reader(text: str) -> None:
+    files = {path: text.encode() for path in ("var/lib/dpkg/status", "lib/apk/db/installed", "x.dist-info/METADATA",
+                                              "etc/os-release", "usr/share/doc/a/copyright")}
+    assert all(component.name for component in contents.packages(files))
 
 
 def test_control_data_is_read_as_it_is_written() -> None:

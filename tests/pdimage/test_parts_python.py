@@ -5,9 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pdimage import lock, pythonparts, wheels, wheelstore
 from pdimage.errors import Mistakes, PartFailed
@@ -135,6 +138,24 @@ def test_all_mistakes_of_a_lock_are_told_with_their_lines(tmp_path: Path) -> Non
     assert f"{tmp_path}/more.txt:2: nested has no --hash" in text
     assert f"{file}:11: './x.whl' is not NAME==VERSION" in text
     assert "gone" not in text
+
+
+PIECES = ["demo", "==1", "==1.*", "~=2", "===1", ";", "python_version > '3'", "extra == 'x'", " --hash", "\\\n", "\n",
+          f" --hash=sha256:{'a' * 64}", "-r ", ".", "lock.txt", "\0", "-e ", "#", " @ ", "http://x/y.whl", "[a,b]", "${HOME}"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=60))
+def test_whatever_a_lock_says_is_a_lock_or_mistakes(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "lock.txt"
+        file.write_bytes(text.encode(errors="surrogatepass"))
+        try:
+            found = lock.read(file, HERE.environment())
+        except Mistakes as error:
+            assert error.mistakes
+        else:
+            assert all(pin.sha256 for pin in found.pins)
 
 
 def test_a_lock_that_includes_itself_ends(tmp_path: Path) -> None:
