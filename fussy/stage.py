@@ -1,11 +1,12 @@
 """Writes the files of a release into the staging directory. Entries come checked (see fussy.manifest)."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable
 
 from fussy import manifest
-from fussy.errors import BadBundle
+from fussy.errors import BadBundle, SystemSetup
 
 # Only root can give files away or make devices; another user unpacks as himself.
 _IS_ROOT = os.geteuid() == 0
@@ -91,4 +92,10 @@ class Stage:
             os.chown(file, entry.uid, entry.gid)
         os.chmod(file, entry.mode)
         for name, value in entry.attributes().items():
-            os.setxattr(file, name, value)
+            try:
+                os.setxattr(file, name, value)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.E2BIG, errno.ERANGE):
+                    raise
+                raise SystemSetup(f"cannot give {os.fsdecode(entry.name)} its extended attribute {name}: "
+                                  f"{error.strerror}; install as root, to a file system that has them") from error

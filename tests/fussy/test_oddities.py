@@ -2,11 +2,12 @@
 
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from fussy.errors import HookFailed
+from fussy.errors import HookFailed, SystemSetup
 
 from .conftest import Keys
 from .firmware import Firmware
@@ -51,6 +52,16 @@ def test_hard_links_of_a_tree_packed_by_hand_stay(firmware: Firmware) -> None:
     one, two = firmware.target / "fw-1", firmware.target / "fw-2"
     assert (two / "same").samefile(two / "z-link")
     assert (two / "same").samefile(one / "same")
+
+
+def test_an_attribute_that_the_file_system_does_not_take(firmware: Firmware) -> None:
+    info = tarfile.TarInfo("fw/bin/app")
+    info.pax_headers = {"SCHILY.xattr.strange.kind": "x"}
+    parent = tarfile.TarInfo("fw/bin")
+    parent.type = tarfile.DIRTYPE
+    with pytest.raises(SystemSetup, match=r"cannot give bin/app its extended attribute strange\.kind: .*; install as"):
+        firmware.install(firmware.pack_members("fw", [parent, info]))
+    assert os.listdir(firmware.target / ".fussy/staging") == []
 
 
 def test_progress_is_complete_when_everything_is_there_already(firmware: Firmware) -> None:
