@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 
 TOP = "debian"
 _NO_PACKAGE = "{!r} is not a Debian package: write name or name=version"
-_PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
+_PROGRAM = re.compile(rf"{TOP}/(usr/)?s?bin/[^/]+")
+_LIBRARY = re.compile(rf"{TOP}/(usr/)?lib(32|64)?/([^/]+-linux-[^/]+/)?[^/]+\.so(\.[0-9.]+)?")
 _FIELDS = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
 
 
@@ -63,7 +65,10 @@ def install(
     if missing:
         progress(f"fetching {len(missing)} Debian packages")
         aptarchive.fetch(missing, cache)
-    return _linked([_install(cache / archive.file, tree) for archive in archives])
+    found = _linked([_install(cache / archive.file, tree) for archive in archives])
+    _make_relocatable(tree / TOP)
+    libraries = _library_directories(path for component in found for path in component.files)
+    return tuple(sorted(_with_programs(component, tree, libraries) for component in found))
 
 
 def _find(
@@ -93,8 +98,6 @@ def _install(archive: Path, tree: Path) -> tuple[Component, str]:
         top = Path(directory) / TOP
         tools.run(["dpkg-deb", "-x", archive, top], what=f"unpack {archive.name}")
         top.chmod(0o755)
-        _make_relocatable(top)
-        _add_programs(top, Path(directory) / "bin")
         files = merge(Path(directory), tree, f"the Debian package {name}")
     _warn_of_scripts(archive, name)
     copyright_file = f"{TOP}/usr/share/doc/{name}/copyright"
@@ -113,10 +116,10 @@ def _facts(archive: Path) -> dict[str, str]:
 
 
 def _make_relocatable(top: Path) -> None:
-    """Let full links to what the package itself holds lead there; others mean the router's own files."""
-    for path, _ in walk(top):
+    """Let full links to what the packages themselves hold lead there; others mean the router's own files."""
+    for path, mode in walk(top):
         link = top / path
-        if not link.is_symlink() or not os.readlink(link).startswith("/"):
+        if not stat.S_ISLNK(mode) or not os.readlink(link).startswith("/"):
             continue
         inside = top / os.readlink(link).lstrip("/")
         if os.path.lexists(inside):
@@ -124,27 +127,31 @@ def _make_relocatable(top: Path) -> None:
             link.symlink_to(os.path.relpath(inside, link.parent))
 
 
-def _add_programs(top: Path, programs: Path) -> None:
-    """Write a program for each of the package's, which finds it and its libraries from where the release lies."""
-    libraries = sorted({str(Path(TOP, path).parent) for path, _ in walk(top)
-                        if re.search(r"\.so(\.[0-9.]+)?$", path) and _is_library_directory(Path(path).parent)})
-    for directory in _PROGRAMS:
-        for file in sorted((top / directory).glob("*")):
-            if _is_own_file(file, top) and os.access(file, os.X_OK):
-                programs.mkdir(exist_ok=True)
-                programs.chmod(0o755)
-                target = programs / file.name
-                target.write_text(launchers.program(f"{TOP}/{directory}/{file.name}", libraries))
+def _library_directories(files: Iterable[str]) -> list[str]:
+    """Return the directories of shared libraries that a dynamic linker searches by itself (ld.so(8), multiarch)."""
+    return sorted({os.path.dirname(path) for path in files if _LIBRARY.fullmatch(path)})
+
+
+def _with_programs(component: Component, tree: Path, libraries: Sequence[str]) -> Component:
+    """Write a program for each of the package's, which finds it and the libraries from where the release lies."""
+    with tempfile.TemporaryDirectory(prefix="pdimage-deb-") as directory:
+        programs = Path(directory) / "bin"
+        programs.mkdir()
+        programs.chmod(0o755)
+        for path in component.files:
+            if _PROGRAM.fullmatch(path) and _is_own_file(tree / path, tree / TOP) and os.access(tree / path, os.X_OK):
+                target = programs / os.path.basename(path)
+                target.write_text(launchers.program(path, libraries))
                 target.chmod(0o755)
+        if not any(programs.iterdir()):
+            return component
+        added = merge(Path(directory), tree, f"the programs of the Debian package {component.name}")
+    return dataclasses.replace(component, files=tuple(sorted({*component.files, *added})))
 
 
 def _is_own_file(path: Path, top: Path) -> bool:
     """Tell whether PATH is a file, and one below TOP: a link may lead to the building machine's."""
     return path.is_file() and path.resolve().is_relative_to(top.resolve())
-
-
-def _is_library_directory(directory: Path) -> bool:
-    return directory.parts[-2:-1] in (("lib",), ("lib64",)) or directory.name in ("lib", "lib64")
 
 
 def _warn_of_scripts(archive: Path, name: str) -> None:
@@ -156,7 +163,7 @@ def _warn_of_scripts(archive: Path, name: str) -> None:
         log.info("%s of the Debian package %s will not be run", " and ".join(scripts), name)
 
 
-def _linked(found: Iterable[tuple[Component, str]]) -> tuple[Component, ...]:
+def _linked(found: Iterable[tuple[Component, str]]) -> list[Component]:
     by_name = {component.name: (component, depends) for component, depends in found}
     linked = []
     for component, depends in by_name.values():
@@ -165,4 +172,4 @@ def _linked(found: Iterable[tuple[Component, str]]) -> tuple[Component, ...]:
         if others := [name for name in names if name not in by_name]:
             log.info("the Debian package %s relies on the router's own %s", component.name, ", ".join(others))
         linked.append(dataclasses.replace(component, requires=tuple(purls)))
-    return tuple(sorted(linked))
+    return linked

@@ -137,8 +137,8 @@ def test_what_cannot_be_read_is_told_with_the_container(layout: Layout) -> None:
         contents.find(layout.tree, [Component("container", "gone", "1", sha256="0" * 64)])
 
 
-LINES = ["Package:", "Version: 1", " a", "Status: x installed", "\n", "Depends: ", "P:", "V:1", "A:", "Name:", ":", "\0",
-         "=", "\u00e9"]
+LINES = ["Package:", "Version: 1", " a", "Status: x installed", "\n", "Depends: ", "P:", "V:1", "A:", "Name:", ":",
+         "\0", "=", "\u00e9"]
 
 
 @settings(max_examples=200, deadline=None)

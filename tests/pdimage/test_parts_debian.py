@@ -84,6 +84,25 @@ def test_a_program_runs_from_wherever_the_tree_lies(tmp_path: Path) -> None:
     assert done.stdout == f"{moved}/debian/usr/bin/demo 1 2 {moved}/debian/usr/lib/x86_64-linux-gnu\n"
 
 
+def test_a_program_finds_the_libraries_of_other_packages(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    install(tmp_path, make_deb(cache, "zlib", files={"lib/aarch64-linux-gnu/libz.so.1.2": "x", "usr/lib/libz.so": "x"}),
+            make_deb(cache, "demo", files={"bin/demo": '#!/bin/sh\necho "$LD_LIBRARY_PATH"\n',
+                                           "usr/lib/demo/plugin.so": "x"}))
+    done = subprocess.run([tmp_path / "tree/bin/demo"], capture_output=True, text=True, timeout=60, check=True,
+                          env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": "/own"})
+    debian = tmp_path / "tree/debian"
+    assert done.stdout == f"{debian}/lib/aarch64-linux-gnu:{debian}/usr/lib:/own\n"
+
+
+def test_two_programs_of_one_name_are_refused(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    names = [make_deb(cache, name, files={f"{where}/same": "#!/bin/sh\n"}) for name, where in
+             (("one", "bin"), ("two", "usr/bin"))]
+    with pytest.raises(PartFailed, match="programs of the Debian package two into the tree: .* at bin/same"):
+        install(tmp_path, *names)
+
+
 def test_no_script_of_a_package_is_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     demo = make_deb(tmp_path / "cache", "demo", postinst=f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     with caplog.at_level(logging.INFO):

@@ -141,7 +141,8 @@ def test_all_mistakes_of_a_lock_are_told_with_their_lines(tmp_path: Path) -> Non
 
 
 PIECES = ["demo", "==1", "==1.*", "~=2", "===1", ";", "python_version > '3'", "extra == 'x'", " --hash", "\\\n", "\n",
-          f" --hash=sha256:{'a' * 64}", "-r ", ".", "lock.txt", "\0", "-e ", "#", " @ ", "http://x/y.whl", "[a,b]", "${HOME}"]
+          f" --hash=sha256:{'a' * 64}", "-r ", ".", "lock.txt", "\0", "-e ", "#", " @ ", "http://x/y.whl", "[a,b]",
+          "${HOME}"]
 
 
 @settings(max_examples=300, deadline=None)
