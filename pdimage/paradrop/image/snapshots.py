@@ -115,6 +115,8 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
 def restore(release: str, quiet: Callable[[], None] = stop_containers) -> bool:
     """Bring back what lasted when RELEASE, by name, was left. False: nothing is kept of it, and nothing changes.
 
+    The snapshot is used up by that: it would be stale as soon as the release runs again.
+
     :raises SnapshotFailed: there is no room, or the snapshot can't be read; everything is as it was then
     """
     finish()
@@ -164,6 +166,8 @@ def finish() -> None:
         journal.begin(chute)
     for swap in restoring.swaps:
         _remove(Path(swap.directory, WORKSHOP))
+    for kept in _of(root, restoring.release):
+        _discard(root, kept)  # from now on that release goes on from here, and nothing older may come back
     decision.unlink()
     disk.sync_directory(root.snapshots)
 
