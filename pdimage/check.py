@@ -9,7 +9,7 @@ from pathlib import Path
 from fussy.errors import FussyError
 from fussy.keys import list_keyring
 from paradrop.lib import settings as runtime
-from pdimage import conflicts, templates
+from pdimage import buildable, conflicts, templates
 from pdimage.description import Image, Variables
 from pdimage.errors import Mistake, Mistakes
 from pdimage.reading import board_names, read_image
@@ -46,8 +46,8 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
-    return [*_doubles(image), *conflicts.problems(image), *_templates(image), *_overlays(image), *_state(image),
-            *_keyring(image)]
+    return [*_doubles(image), *buildable.problems(image), *conflicts.problems(image), *_templates(image),
+            *_overlays(image), *_state(image), *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:

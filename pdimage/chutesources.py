@@ -18,6 +18,14 @@ DESCRIPTORS = ("paradrop.yaml", "config.yaml")
 _NAME = matches(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", "letters, digits and . _ -")
 
 
+def mistake_in(chute: ChuteSource, path: str, text: str) -> Mistake:
+    """Return a mistake at PATH of a chute's descriptor, which is a file of its own or a part of the description."""
+    for file in [chute.path / name for name in DESCRIPTORS] if chute.path else []:
+        if file.is_file():
+            return document(read(file)[0]).mistake(path, text)
+    return chute.place.mistake(below(f"{chute.where}.config", path), text)
+
+
 @dataclass
 class ChuteReader:
     """Takes the items of ``chutes`` apart."""

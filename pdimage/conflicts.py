@@ -14,10 +14,9 @@ from paradrop.lib.config.parties import Interface as Placed
 from paradrop.lib.config.placing import Facts, place
 from paradrop.lib.errors import ConflictError, DescriptorError, ParadropError
 from paradrop.lib.utils.dockerspec import container_name
-from pdimage.chutesources import DESCRIPTORS
+from pdimage.chutesources import mistake_in
 from pdimage.description import ChuteSource, Image
 from pdimage.errors import Mistake
-from pdimage.yamlsource import below, document, read
 
 _REMEDY = "; change one of them"
 
@@ -29,7 +28,7 @@ def problems(image: Image) -> list[Mistake]:
     for number, chute in enumerate(chutes):
         others = [other.spec for other in chutes[:number]]
         wrong = conflicts.find(chute.spec, others, image.resources.memory, int(_setting(image, "PDFCD_PORT")))
-        found += [chute.mistake(*_parted(text)) for text in [*wrong, *_container_names(chute.spec, others)]]
+        found += [mistake_in(chute.source, *_parted(text)) for text in [*wrong, *_container_names(chute.spec, others)]]
     return list(dict.fromkeys([*found, *_placing(image, chutes)]))
 
 
@@ -39,14 +38,6 @@ class _Chute:
 
     source: ChuteSource
     spec: Specification
-
-    def mistake(self, path: str, text: str) -> Mistake:
-        """Return a mistake at PATH of the descriptor, with its file and line."""
-        directory = self.source.path
-        for file in [directory / name for name in DESCRIPTORS] if directory else []:
-            if file.is_file():
-                return document(read(file)[0]).mistake(path, text)
-        return self.source.place.mistake(below(f"{self.source.where}.config", path), text)
 
 
 def _chute(source: ChuteSource) -> _Chute | None:
@@ -89,9 +80,10 @@ def _placing(image: Image, chutes: list[_Chute]) -> Iterator[Mistake]:
                 placed = place(chute.spec.name, _only(chute.spec, wanted), (), replace(facts, taken=tuple(taken)))
                 taken += [(chute.spec.name, one) for one in placed]
             except ConflictError as error:
-                yield from (chute.mistake(*_parted(text)) for text in error.mistakes)
+                yield from (mistake_in(chute.source, *_parted(text)) for text in error.mistakes)
             except ParadropError as error:
-                yield chute.mistake(wanted.path, f"{error.message}; the image's resources list what the board has")
+                text = f"{error.message}; the image's resources list what the board has"
+                yield mistake_in(chute.source, wanted.path, text)
 
 
 def _only(spec: Specification, wanted: Interface) -> Specification:

@@ -93,3 +93,28 @@ def test_all_are_told_at_once_with_file_and_line(tmp_path: Path) -> None:
     lines = [str(mistake) for mistake in wrong.value.mistakes]
     assert f"{tmp_path}/two/config.yaml:8: net.wifi.ssid: Same belongs to one; change one of them" in lines
     assert len(lines) == 6 and any("port 9000 belongs to two" in line for line in lines)
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    ({"dockerfile": {"local": "other/Dockerfile.arm"}}, "other/Dockerfile.arm, which is not there; write it"),
+    ({"download": {"url": "http://example.org/chute.tar.gz"}}, "is downloaded from http://example.org/chute.tar.gz"),
+    ({"type": "light", "use": "python3", "command": "python -u main.py"}, "is of type light"),
+    ({"dockerfile": {"local": "away/Dockerfile"}}, "which is not in the chute's directory; put it there"),
+    ({"external_image": "busybox"}, ""), ({"dockerfile": {"inline": "FROM busybox"}}, ""),
+    ({"dockerfile": {"local": "Dockerfile"}}, ""),
+], ids=["missing", "download", "light", "outside", "image", "inline", "good"])
+def test_chutes_that_cannot_be_built_are_told(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    place = tmp_path / "one"
+    place.mkdir()
+    (tmp_path / "Dockerfile").write_text("FROM busybox\n")
+    (place / "away").symlink_to(tmp_path)
+    (place / "Dockerfile").write_text("FROM busybox\n")
+    (place / "config.yaml").write_text(yaml.safe_dump({"name": "one", **config}))
+    (tmp_path / "image.yaml").write_text("name: router\nversion: '1'\nchutes: [{path: one}]\n")
+    if not said:
+        assert check(tmp_path / "image.yaml").chutes
+        return
+    with pytest.raises(Mistakes) as wrong:
+        check(tmp_path / "image.yaml")
+    (mistake,) = wrong.value.mistakes
+    assert said in mistake.text and mistake.file == str(place / "config.yaml")
