@@ -179,12 +179,11 @@ def test_free_form_copyrights_count_for_what_they_point_to(tmp_path: Path) -> No
     assert copyrights.spdx("LGPL-2.1") == "LGPL-2.1-only"
 
 
-def known(package: str) -> bool:
-    done = subprocess.run(["apt-get", "download", "--print-uris", package], capture_output=True, timeout=120)
-    return done.returncode == 0
-
-
-needs_lists = pytest.mark.skipif(not known("hello"), reason="apt has no lists of packages (apt-get update)")
+@pytest.fixture(scope="module")
+def lists() -> None:
+    done = subprocess.run(["apt-get", "download", "--print-uris", "hello"], capture_output=True, timeout=120)
+    if done.returncode:
+        pytest.skip("apt has no lists of packages (apt-get update)")
 
 
 def test_what_is_no_package_name_never_reaches_apt(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_what_is_no_package_name_never_reaches_apt(tmp_path: Path) -> None:
     assert "platform.debian[0]: '--help' is not a Debian package: write name or name=version" in text
 
 
-@needs_lists
+@pytest.mark.usefixtures("lists")
 def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path) -> None:
     text = mistakes(tmp_path, "busybox-statik", "hello=9:9", "zz-no-such-thing")
     assert "platform.debian[0]: apt knows no package busybox-statik; did you mean busybox-static" in text
@@ -201,7 +200,7 @@ def test_what_is_not_there_is_refused_with_what_is(tmp_path: Path) -> None:
     assert "platform.debian[2]: apt knows no package zz-no-such-thing; correct the name" in text
 
 
-@needs_lists
+@pytest.mark.usefixtures("lists")
 def test_a_real_package_runs_and_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         [hello] = install(tmp_path, "hello")
