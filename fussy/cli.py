@@ -49,11 +49,15 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
               help="Directory for the bundle (default: a new temporary one).")
 @click.option("-p", "--passphrase-file", type=click.Path(path_type=Path, dir_okay=False),
               help="Read the key's pass-phrase from this file instead of asking for it.")
+@click.option("-B", "--base", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="RELEASE",
+              help="Make a delta for devices that have this older release: its directory, as fussy installed or "
+              "unpacked it.")
 @_verbose
 def pack_command(
     directory: Path | None, root: Path, exclude: Sequence[str], encrypt_for: Sequence[str], sign_with: str | None,
     compress: str, firmware_version: str | None, compatible: Sequence[str], output: Path | None,
-    passphrase_file: Path | None, verbose: bool,
+    passphrase_file: Path | None, base: Path | None,
+    verbose: bool,
 ) -> None:
     """Pack a directory into a signed firmware bundle and print the bundle's name.
 
@@ -67,7 +71,7 @@ def pack_command(
     with progress.bar("packing") as show:
         bundle = pack(directory or root, excludes=exclude, encrypt_for=encrypt_for, sign_with=sign_with,
                       compress=compress, version=firmware_version, compatible=compatible, output=output,
-                      passphrase_file=passphrase_file, progress=show)
+                      passphrase_file=passphrase_file, base=base, progress=show)
     click.echo(bundle)
 
 

@@ -22,9 +22,9 @@ from typing import Protocol
 from fussy.errors import BadBundle
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 # Large enough to compress well, small enough to skip often and to keep memory low.
 FRAME_SIZE = 1 << 20

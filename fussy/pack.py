@@ -31,6 +31,7 @@ def pack(
     compatible: Sequence[str] = (),
     output: Path | None = None,
     passphrase_file: Path | None = None,
+    base: Path | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Bundle the directory ROOT_DIR into a signed firmware file and return its absolute name.
@@ -39,8 +40,10 @@ def pack(
     tar's ``--exclude`` takes them. ENCRYPT_FOR names the keys (id, fingerprint or unique e-mail) of those who can open
     it; without it the bundle is signed only. SIGN_WITH is the key that signs (gpg's default key otherwise), COMPRESS
     ``gzip`` or ``zstd``. VERSION and COMPATIBLE go before what the tree's ``.fussy/release.json`` says. OUTPUT is the
-    directory of the bundle (otherwise a new temporary one). Keys come from ``GNUPGHOME``. The bundle appears under its
-    name only when it is complete.
+    directory of the bundle (otherwise a new temporary one). With BASE, the directory of an
+    older release with its manifest, a delta is made in place of a full bundle: it installs the same release on devices
+    that have the older one (see fussy.patch). Keys come from ``GNUPGHOME``. The bundle appears under its name only when
+    it is complete.
 
     :raises BadBundle: the tree can't be a firmware (its name, its description, device nodes that it does not announce).
     :raises SystemSetup: no such directory, no such key, no gpg.
@@ -59,15 +62,23 @@ def pack(
     described = manifest.encode(describe(root.name, found, version=version, compatible=compatible))
     manifest.decode(described)  # what the device would refuse is refused here
     directory = output or Path(tempfile.mkdtemp(prefix="fussy-", suffix="-pack"))
-    chosen = frames.FORMATS[compress]
-    bundle = directory.absolute() / (root.name + chosen.suffix)
+    if base:
+        from fussy import delta
+
+        old = delta.base_release(base)
+        suffix, stream = delta.suffix(old), delta.stream(old, root.name, described, found)
+    else:
+        chosen = frames.FORMATS[compress]
+        packed = pieces.compressed(pieces.cut(root.name, described, found), chosen.compress)
+        suffix, stream = chosen.suffix, ((piece.size, frame) for piece, frame in packed)
+    bundle = directory.absolute() / (root.name + suffix)
     total = manifest.total_size(item.entry for item in found)
     try:
         with gpg.seal(bundle, sign_with=sign_with, encrypt_for=recipients, passphrase_file=passphrase_file) as sealed:
             done = 0
-            for piece, frame in pieces.compressed(pieces.cut(root.name, described, found), chosen.compress):
-                sealed.write(frame)
-                done += piece.size
+            for size, part in stream:
+                sealed.write(part)
+                done += size
                 if progress:
                     progress(min(done, total), total)
     except BaseException:

@@ -3,11 +3,12 @@
 import errno
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from fussy import bundle, checked, disk, enable, hooks, manifest, preflight, share, state, unpack
+from fussy import bundle, checked, disk, enable, hooks, manifest, oldfiles, preflight, share, state, unpack
 from fussy.errors import NoSpace
 from fussy.target import Target
 
@@ -26,12 +27,12 @@ def place(
     disk.check_durable(target.root)
     disk.empty(target.staging)
     try:
-        with bundle.opened(filename, keyring) as (signer, source):
+        with share.read_ahead(target), bundle.opened(filename, keyring) as (signer, source):
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
             plan = _plan(target, boards)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
-                                              progress=progress)
+                                              progress=progress, find=partial(oldfiles.find, target))
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
         kept = staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes()
