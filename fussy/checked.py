@@ -71,7 +71,7 @@ def kept(target: Target) -> Iterator[None]:
     release = target.current_release()
     whole: list[tuple[str, Record]] = []
     if release and records:
-        for path in _files(release):
+        for path in files(release):
             facts = os.lstat(path)
             known = records.get(facts.st_ino)
             if known and known.holds(facts):
@@ -83,7 +83,7 @@ def kept(target: Target) -> Iterator[None]:
             save(target, [record(os.lstat(path), known.identity) for path, known in whole])
 
 
-def _files(release: Path) -> Iterator[str]:
+def files(release: Path) -> Iterator[str]:
     """Yield the regular files of a release (fast: nothing but names and types is read)."""
     pending = [os.fspath(release)]
     while pending:

@@ -1,14 +1,11 @@
 """Makes the release of last resort: a full copy of the current release that shares no inode with any other."""
 
 import os
-from collections.abc import Iterator
 
 from fussy import disk, manifest, share
 from fussy.errors import DamagedRelease, SystemSetup
-from fussy.stage import Stage
+from fussy.stage import Stage, blocks_of
 from fussy.target import Target
-
-_BLOCK = 1 << 20
 
 
 def make_failsafe(target: Target) -> None:
@@ -37,7 +34,7 @@ def make_failsafe(target: Target) -> None:
             stage.link_inside(entry)
         elif entry.type != "file":
             stage.make_special(entry)
-        elif stage.write(entry, _blocks(source)) != entry.sha256:
+        elif stage.write(entry, blocks_of(source)) != entry.sha256:
             disk.empty(target.staging)
             raise DamagedRelease(f"cannot make a failsafe: {os.fsdecode(entry.name)!r} of {current.name} is not what "
                                  "its manifest says; install a sound release first")
@@ -54,12 +51,3 @@ def make_failsafe(target: Target) -> None:
         disk.discard(staged, target.trash)
     else:
         disk.publish(staged, target.failsafe)
-
-
-def _blocks(path: bytes) -> Iterator[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        while block := os.read(descriptor, _BLOCK):
-            yield block
-    finally:
-        os.close(descriptor)

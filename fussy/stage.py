@@ -3,13 +3,17 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from fussy import manifest
 from fussy.errors import BadBundle, SystemSetup
 
 # Only root can give files away or make devices; another user unpacks as himself.
 _IS_ROOT = os.geteuid() == 0
+_BLOCK = 1 << 20
 
 
 class Stage:
@@ -32,13 +36,34 @@ class Stage:
         self._dress(path, entry)
         os.utime(path, (entry.mtime, entry.mtime))
 
-    def link(self, entry: manifest.Entry, source: bytes) -> bool:
-        """Make the file a further name of SOURCE; False if the inode has as many names as it can have."""
-        try:
-            os.link(source, self.path(entry.name), follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+    @contextmanager
+    def linking(self, files: Iterable[tuple[manifest.Entry, bytes]]) -> Iterator[None]:
+        """Meanwhile, make each entry of FILES a further name of its source; all are there when the block has ended.
+
+        A source that can't have another name (EMLINK) is copied.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            stop = threading.Event()
+            links = pool.submit(self._link_all, files, stop)
+            try:
+                yield
+            except BaseException:
+                stop.set()
+                raise
+            links.result()
+
+    def _link_all(self, files: Iterable[tuple[manifest.Entry, bytes]], stop: threading.Event) -> None:
+        for entry, source in files:
+            if stop.is_set():
+                return
+            try:
+                os.link(source, self.path(entry.name), follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                if self.write(entry, blocks_of(source)) != entry.sha256:
+                    raise BadBundle(f"cannot unpack {os.fsdecode(entry.name)!r}: the file it is shared with changes; "
+                                    "stop what writes to it") from error
 
     def replace(self, entry: manifest.Entry, source: bytes) -> None:
         """Put a further name of SOURCE in the place of a file that was written and turned out to be the same."""
@@ -99,3 +124,13 @@ class Stage:
                     raise
                 raise SystemSetup(f"cannot give {os.fsdecode(entry.name)} its extended attribute {name}: "
                                   f"{error.strerror}; install as root, to a file system that has them") from error
+
+
+def blocks_of(path: bytes) -> Iterator[bytes]:
+    """Yield the content of a regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while block := os.read(descriptor, _BLOCK):
+            yield block
+    finally:
+        os.close(descriptor)

@@ -105,19 +105,24 @@ def _unpack_described(
     progress: Progress | None,
 ) -> None:
     """Make every entry of the manifest: from the manifest alone, by a link, or with content from the archive."""
-    total = manifest.total_size(wanted.entries)
-    done = 0
-    for i, entry in enumerate(wanted.entries):
+    for entry in wanted.entries:
         if entry.type == "directory":
             stage.make_directory(entry)
-        elif entry.type == "file":
-            if i in shared:
-                if stage.link(entry, shared[i]):
-                    done += entry.size
-                else:
-                    missing.add(i)
-        elif entry.type != "hardlink":
+        elif entry.type not in ("file", "hardlink"):
             stage.make_special(entry)
+    with stage.linking((wanted.entries[i], source) for i, source in shared.items()):
+        _write_missing(stage, archive, wanted, missing, progress)
+    for entry in wanted.entries:
+        if entry.type == "hardlink":
+            stage.link_inside(entry)
+
+
+def _write_missing(
+    stage: Stage, archive: Iterator[Member], wanted: manifest.Manifest, missing: set[int], progress: Progress | None
+) -> None:
+    """Write the files whose index is in MISSING, with their content from the archive."""
+    total = manifest.total_size(wanted.entries)
+    done = total - manifest.total_size(wanted.entries[i] for i in missing)
     if progress:
         progress(done, total)
     prefix = wanted.name.encode() + b"/"
@@ -137,9 +142,6 @@ def _unpack_described(
     if missing:
         raise BadBundle(f"cannot unpack the bundle: {len(missing)} files of its manifest are not in it, the first is "
                         f"{os.fsdecode(wanted.entries[min(missing)].name)!r}; pack it again")
-    for entry in wanted.entries:
-        if entry.type == "hardlink":
-            stage.link_inside(entry)
 
 
 def _keep_manifest(directory: Path, described: bytes) -> None:
