@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import doctest
-import inspect
 import logging
 import socket
 import threading
@@ -17,7 +16,7 @@ from face import Router
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paradrop.backend.pdfcd import access, apichute, apiinternal, apiutils, app, changes, identity, serve, server
+from paradrop.backend.pdfcd import access, apiinternal, apiutils, app, changes, identity, serve, server
 from paradrop.backend.pdfcd.journal import Journal
 from paradrop.lib import settings
 from paradrop.lib.api import pdapi, pdrest, wire
@@ -30,44 +29,6 @@ from paradrop.tools import show as tools_show
 @pytest.mark.parametrize("module", [pdapi, wire, apiutils, tools_client, tools_show])
 def test_examples_in_docstrings(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
-
-
-# Module, and the documented names with their documented arguments
-DOCUMENTED = [
-    (apichute.ChuteAPI, "rest"), (apichute.ChuteAPI.POST_createChute, "theSelf request"),
-    (apichute.ChuteAPI.POST_deleteChute, "theSelf request"), (apichute.ChuteAPI.POST_startChute, "theSelf request"),
-    (apichute.ChuteAPI.POST_stopChute, "theSelf request"),
-    (apiinternal.Base, "module kwargs"), (apiinternal.Base.lookupProcedure, "self procedurePath"),
-    (apiinternal.ServerPerspective, "name realm"), (apiinternal.ServerPerspective.destroy, "self"),
-    (apiinternal.ServerPerspective.initialize, "self"),
-    (apiinternal.ServerPerspective.perspective_subscribeLogs, "self target newLogs"),
-    (apiinternal.ToolsPerspective, "name realm"), (apiinternal.apiWrapper, "target"),
-    (apiinternal.api_provision, "pdid key cert"), (apiinternal.castFailure, "failure"),
-    (apiinternal.castSuccess, "res"), (apiinternal.checkStartRiffle, ""), (apiinternal.pollServer, "host attempts"),
-    (apiutils.addressInNetwork, "ipaddress netTuple"), (apiutils.calcDottedNetmask, "mask"), (apiutils.getIP, "req"),
-    (apiutils.unpackIPAddr, "ip"), (apiutils.unpackIPAddrWithSlash, "net"),
-    (server.ParadropAPIServer.GET_test, "self request"), (server.ParadropAPIServer.complete, "self update"),
-    (server.ParadropAPIServer.default, "self request"),
-    (server.ParadropAPIServer.failprocess, "self ip request logFailure errorStmt logUsage errType"),
-    (server.ParadropAPIServer.postprocess, "self request key failureDict logUsage"),
-    (server.ParadropAPIServer.preprocess, "self request checkThresh tictoc"),
-    (server.initializeSystem, ""), (server.setup, "args journal"),
-    (pdapi.PDAPIError, "etype msg"), (pdapi.getErrorToken, ""), (pdapi.getResponse, "code args"),
-    (pdapi.isPDError, "code"),
-    (pdrest.ALL, "regex"), (pdrest.GET, "regex"), (pdrest.POST, "regex"), (pdrest.PUT, "regex"),
-    (pdrest.DELETE, "regex"), (pdrest.APIDecorator, "admin permission requiredArgs optionalArgs"),
-    (pdrest.APIPackage, "request"), (pdrest.APIPackage.setFailure, "self errType errMsg countFailure"),
-    (pdrest.APIPackage.setNotDoneYet, "self"), (pdrest.APIPackage.setSuccess, "self returnVal"),
-    (pdrest.APIResource, "args kwargs"), (pdrest.APIResource.getChild, "self name request"),
-    (pdrest.APIResource.register, "self method regex callback"),
-    (pdrest.APIResource.unregister, "self method regex callback"), (pdrest.maybeResource, "f"),
-    (pdrest.method_factory_factory, "method"),
-]
-
-
-@pytest.mark.parametrize(("documented", "arguments"), DOCUMENTED, ids=lambda value: getattr(value, "__qualname__", ""))
-def test_documented_names_have_their_arguments(documented: Any, arguments: str) -> None:
-    assert " ".join(inspect.signature(documented).parameters).replace("_args", "args") == arguments
 
 
 def test_codes() -> None:

@@ -64,14 +64,14 @@ def unpackIPAddrWithSlash(net: str) -> tuple[int, int]:
     return int(interface.ip), int(interface.netmask)
 
 
-def addressInNetwork(ipaddress: int, netTuple: tuple[int, int]) -> bool:
+def addressInNetwork(ipaddr: int, netTuple: tuple[int, int]) -> bool:
     """Return True if an unpacked address belongs to the network of an unpacked (address, netmask).
 
     >>> addressInNetwork(unpackIPAddr("1.2.9.9"), unpackIPAddrWithSlash("1.2.3.4/16"))
     True
     """
     network, mask = netTuple
-    return ipaddress & mask == network & mask
+    return ipaddr & mask == network & mask
 
 
 def calcDottedNetmask(mask: int) -> str:

@@ -93,6 +93,7 @@ def method_factory_factory(method: str) -> Callable[[str], Callable[[Function], 
             setattr(function, "_answers", marks)  # noqa: B010 (the type has no such attribute)
             return function
         return decorator
+    factory.__doc__ = f"""Mark a method as answering {method} on the paths that the regular expression finds."""
     return factory
 
 
