@@ -249,7 +249,7 @@ def unpacked(data: bytes, directory: Path) -> bool:
 
 
 def whole(release: Path) -> None:
-    """Check that a release that was accepted holds no device, and links to no file elsewhere."""
+    """Check that a release that was accepted holds no device; links to what is outside show in its facts."""
     for directory, _, files in os.walk(release):
         for file in files:
             there = os.lstat(os.path.join(directory, file))
