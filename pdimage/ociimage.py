@@ -14,15 +14,15 @@ Blobs and the records of what was done lie in a cache::
 
 import hashlib
 import json
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from pdimage import layertimes
 from pdimage.imagearchive import ImageArchive, open_archive
 
 _BLOCK = 1 << 20
@@ -108,7 +108,7 @@ class Blobs:
                 while block := checked.read(_BLOCK):
                     new.write(block)
             else:
-                settle_layer(checked, new, time)
+                layertimes.settle(checked, new, time)
             while checked.read(_BLOCK):
                 pass
             if checked.hexdigest() != diff_id:
@@ -163,18 +163,6 @@ class Blobs:
         temporary = self.root / kind / f".{key}"
         temporary.write_text(digest)
         temporary.rename(self.root / kind / key)
-
-
-def settle_layer(source: Any, target: Any, time: int) -> None:
-    """Copy a layer's tar archive between two files, with no time later than TIME, nor any of last access or change."""
-    with tarfile.open(fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape") as old, \
-            tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8",
-                         errors="surrogateescape") as new:
-        for member in old:
-            member.mtime = max(0, min(int(member.mtime), time))
-            for key in ("mtime", "atime", "ctime"):
-                cast(dict[str, str], member.pax_headers).pop(key, None)
-            new.addfile(member, old.extractfile(member) if member.isreg() else None)
 
 
 def settled_config(config: Mapping[str, Any], layers: list[str], time: int) -> dict[str, Any]:
