@@ -5,27 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from .clocks import standing_at
 from .conftest import Keys
 from .firmware import Firmware
 
 pytestmark = pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is missing: install it")
 
 THEN = {"1970": "1970-01-01 00:00:10", "2100": "2100-06-01 12:00:00"}
-# libfaketime shifts the monotonic clock too, which ends a timer of Python's at once; so it is for gpg only.
 FUSSY = """
-import runpy, sys, time
-shift = float(sys.argv.pop(1)) - time.time()
-real = time.time
-time.time = lambda: real() + shift
+import runpy
 runpy.run_module("fussy", run_name="__main__", alter_sys=True)
-"""
-GPG = """#!/bin/sh
-exec env PATH="${PATH#*:}" NO_FAKE_STAT=1 faketime "$SHOWN" gpg "$@"
 """
 HOOK = "#!/bin/sh\necho hook ran\n"
 
@@ -46,12 +39,8 @@ def at(when: str | None, firmware: Firmware, verb: str, *arguments: str | Path, 
     environment = {**os.environ, "TZ": "UTC"}
     python = [sys.executable, "-m", "fussy"]
     if when:
-        wrapper = firmware.place / "bin/gpg"
-        wrapper.parent.mkdir(exist_ok=True)
-        wrapper.write_text(GPG)
-        wrapper.chmod(0o755)
-        environment |= {"PATH": f"{wrapper.parent}:{os.environ['PATH']}", "SHOWN": when}
-        python = [sys.executable, "-c", FUSSY, str(datetime.fromisoformat(f"{when}+00:00").timestamp())]
+        clock, environment = standing_at(when, firmware.place)
+        python = [sys.executable, "-c", clock + FUSSY]
     done = subprocess.run([*python, *command], capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == fails, (done.stdout, done.stderr)
     return done.stdout + done.stderr

@@ -20,6 +20,8 @@ from fussy import gpghome
 from fussy.errors import SystemSetup, Untrusted
 from fussy.gpg import Keyring, clock, open_keyring, seal
 
+from .clocks import standing_at
+
 if TYPE_CHECKING:
     from tests.fussy.conftest import Keys
 
@@ -305,8 +307,10 @@ except FussyError as error:
 
 def verify_at(when: str | None, keyring: Path, bundle: Path) -> str:
     """Verify in a process whose clock stands at WHEN."""
-    command = [*(["faketime", when] if when else []), sys.executable, "-c", VERIFY, str(keyring), str(bundle)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    clock, environment = standing_at(when, bundle.parent) if when else ("", None)
+    command = [sys.executable, "-c", clock + VERIFY, str(keyring), str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    return done.stdout.strip()
 
 
 def test_a_router_that_wakes_in_1970_can_be_upgraded(keys: Keys, tmp_path: Path) -> None:
