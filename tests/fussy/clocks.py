@@ -19,7 +19,7 @@ exec env PATH="${PATH#*:}" NO_FAKE_STAT=1 faketime "$SHOWN" gpg "$@"
 
 
 def standing_at(when: str, place: Path) -> tuple[str, dict[str, str]]:
-    """Return Python source to begin a program with, and its environment; WHEN is in UTC, PLACE gets a wrapper of gpg."""
+    """Return Python source to begin a program with, and its environment; WHEN is UTC, PLACE gets a wrapper of gpg."""
     wrapper = place / "clock/gpg"
     wrapper.parent.mkdir(exist_ok=True)
     wrapper.write_text(_GPG)
