@@ -4,6 +4,7 @@ What has become of it is told in ``RUNTIME_HOME_DIR/release-chutes.json``, for t
 whose chutes do not come up is taken back as a whole.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ import msgspec
 from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.image import chutes
 from paradrop.image.chutes import ReleaseChute, Step
-from paradrop.lib import settings
-from paradrop.lib.errors import ParadropError
+from paradrop.lib import descriptor, settings
+from paradrop.lib.chutespec import Specification
+from paradrop.lib.errors import DescriptorError, ParadropError
 from paradrop.lib.utils import pdosq
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,14 @@ class Start:
             log.warning("%s is here already, and not from a release; the one of the release is not installed", name)
         for name in set(before) - set(release) - there:
             chutes.remember(name, None)
-        return chutes.decide({name: chute.digest for name, chute in release.items()}, before, there), release
+        steps = chutes.decide({name: chute.digest for name, chute in release.items()}, before, there)
+        updates = [step for step in steps if step.kind == "update"]
+        if len(updates) > 1:
+            wanted = _specifications({name: chute.descriptor for name, chute in release.items()})
+            now = _specifications({str(chute.name): chute.descriptor for chute in self.storage.getChuteList()})
+            updates = chutes.ordered(updates, wanted, now)
+        return [*(step for step in steps if step.kind == "delete"), *updates,
+                *(step for step in steps if step.kind == "create")], release
 
     def _update(self, step: Step, release: Mapping[str, ReleaseChute]) -> dict[str, Any]:
         update: dict[str, Any] = {"updateClass": "CHUTE", "updateType": step.kind, "name": step.name,
@@ -101,6 +110,15 @@ class Start:
                 self.outcome.failed.setdefault(name, chute.warning)
         self.outcome.complete = True
         _tell(self.outcome)
+
+
+def _specifications(descriptors: Mapping[str, Mapping[str, Any]]) -> dict[str, Specification]:
+    """Return what descriptors ask for; those with mistakes, which their updates will tell, are left out."""
+    found = {}
+    for name, source in descriptors.items():
+        with contextlib.suppress(DescriptorError):
+            found[name] = descriptor.parse(source, complete=False)
+    return found
 
 
 def wait(release: Path, seconds: float) -> None:

@@ -11,14 +11,15 @@ one that the user installed under a name that no release had is never touched.
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from paradrop.lib import settings
+from paradrop.lib import conflicts, settings
+from paradrop.lib.chutespec import Specification
 from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import pdosq
 
@@ -91,6 +92,20 @@ Step(kind='create', name='dns', digest='1')]
     changed = {name: digest for name, digest in release.items() if done.get(name) != digest}
     return [*leaving, *(Step("update", name, changed[name]) for name in changed if name in there and name in done),
             *(Step("create", name, changed[name]) for name in changed if name not in there)]
+
+
+def ordered(steps: Iterable[Step], wanted: Mapping[str, Specification], now: Mapping[str, Specification]) -> list[Step]:
+    """Return updates in an order in which none asks for what another one still has, such as a port that moves.
+
+    Chutes that exchange something have no such order; they come last, as they are.
+    """
+    left, found = list(steps), []
+    while left:
+        step = next((step for step in left if step.name not in wanted or not any(
+            conflicts.find(wanted[step.name], [now[other.name] for other in left if other.name in now]))), left[0])
+        left.remove(step)
+        found.append(step)
+    return found
 
 
 def _memory() -> Path:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from engine import Router
 from paradrop.backend.fc import chutestorage, configurer
 from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.image import applying, chutes, cli, snapshots
-from paradrop.lib import settings
+from paradrop.image.chutes import Step
+from paradrop.lib import descriptor, settings
+from paradrop.lib.chutespec import Specification
 from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import carried, dockerclient
 from pdimage import containers
@@ -68,6 +71,21 @@ def test_doing_it_leaves_nothing_to_do_and_spares_what_is_not_ours(
             after[step.name] = step.digest
     assert chutes.decide(release, after, left) == []
     assert set(release) - set(done) <= left and there - set(done) <= left
+
+
+def asking(port: int) -> Specification:
+    return descriptor.parse({"name": f"port-{port}", "host_config": {"port_bindings": {80: port}}}, complete=False)
+
+
+def test_what_one_chute_leaves_to_another_is_free_by_then() -> None:
+    steps = [Step("update", name) for name in ("aa", "bb", "cc", "dd")]
+    now = {"aa": asking(1), "bb": asking(2), "cc": asking(3)}
+    wanted = {"aa": asking(2), "bb": asking(3), "cc": asking(4), "dd": asking(9)}
+    now = {name: replace(spec, name=name) for name, spec in now.items()}
+    wanted = {name: replace(spec, name=name) for name, spec in wanted.items()}
+    assert [step.name for step in chutes.ordered(steps, wanted, now)] == ["cc", "bb", "aa", "dd"]
+    exchanged = {**wanted, "aa": now["bb"], "bb": now["aa"]}
+    assert {step.name for step in chutes.ordered(steps, exchanged, now)} == {"aa", "bb", "cc", "dd"}
 
 
 @pytest.fixture
@@ -180,6 +198,16 @@ def test_a_release_whose_chute_does_not_come_up_says_so_and_goes_back_as_one(rel
     assert after["containers"] == before["containers"] and after["files"] == before["files"]
     assert after["links"] == before["links"] and after["rules"] == before["rules"]
     assert releases.page("other") == "other one"
+
+
+@pytest.mark.docker
+def test_a_port_may_go_from_one_chute_to_another(releases: Releases) -> None:
+    one = releases.build("v1", port=9000, aa=PAGE.format(text="a"), bb=PAGE.format(text="b"))
+    two = releases.build("v2", port=9001, aa=PAGE.format(text="a"), bb=PAGE.format(text="b"))
+    releases.start(one)
+    releases.start(two)
+    applying.wait(two / "share/chutes", 0)
+    assert releases.running() == ["aa", "bb"]
 
 
 @pytest.mark.docker
