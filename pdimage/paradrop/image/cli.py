@@ -1,6 +1,6 @@
 """The command ``paradrop-image``, for the hooks and the health check of a release.
 
-Exit codes: 0 it is done, 1 it could not be; then one line says why, and nothing has changed.
+Exit codes: 0 it is done, 1 it could not be, 40 the system did not let it (as in fussy.errors); one line says why.
 """
 
 from pathlib import Path
