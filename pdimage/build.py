@@ -1,4 +1,4 @@
-"""``pdimage build``: assembles the tree of an image (layout: README "Images").
+"""``pdimage build``: assembles the tree of an image (layout: pdimage/images/README.rst).
 
 It is made beside its place, under a hidden name, and gets its name when it is complete: an error, a kill or a power
 cut leaves what was there before. The same description and inputs give the same tree, byte for byte, whenever and
