@@ -209,12 +209,11 @@ class UCIConfig:
 
     def delConfig(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Remove a section that says the same. Nothing happens if there is none."""
-        wanted = _key((config, options))
-        for index, section in enumerate(self.config):
-            if _key(section) == wanted:
-                del self.config[index]
-                return
-        log.debug("%s has no section %s to remove", self.filepath, config)
+        wanted = _normal(config, options)
+        if wanted in self.config:
+            self.config.remove(wanted)
+        else:
+            log.debug("%s has no section %s to remove", self.filepath, config)
 
     def delConfigs(self, configs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Remove a list of sections."""
@@ -223,8 +222,7 @@ class UCIConfig:
 
     def existsConfig(self, config: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
         """Return True if a section says the same."""
-        wanted = _key((config, options))
-        return any(_key(section) == wanted for section in self.config)
+        return _normal(config, options) in self.config
 
     def getConfig(self, config: Mapping[str, Any]) -> list[Section]:
         """Return all sections with that title: same type, name and comment, or same lack of them."""

@@ -29,8 +29,10 @@ _TOKEN = re.compile(
       | (?P<plain>[^ \t\r\f\v\n;#'"\\]+)""",
     re.VERBOSE | re.DOTALL)
 _BLANKS = " \t\r\f\v"
-# A line as render() writes most of them; reading these at one go makes reading five times faster
+# Lines as render() writes most of them; reading these at one go makes reading five times faster
 _USUAL = re.compile(r"[ \t]*(option|list)[ \t]+([A-Za-z0-9_.:@+-]+)[ \t]+'([^'\n]*)'\n")
+_USUAL_TITLE = re.compile(
+    r"(config)[ \t]+([A-Za-z0-9_.:@+-]+)(?:[ \t]+([A-Za-z0-9_.:@+-]+))?(?:[ \t]*#([^\n]*))?\n")
 _BARE = re.compile(r"[A-Za-z0-9_.:@+-]+")
 
 Config = dict[str, str]
@@ -64,10 +66,18 @@ def parse(text: str, source: str = "UCI text") -> Document:
     Raises:
         ParadropError: with source and line, at the first thing that is no UCI.
     """
+    document = _parse(text, source)
+    return Document([_copied(section) for section in document.sections],
+                    {index: list(remarks) for index, remarks in document.remarks.items()})
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str, source: str) -> Document:
+    """Return the document, which nobody may change. An update reads each of the four files several times."""
     if "\0" in text:
         raise ParadropError(f"cannot read {source}: it holds a NUL character")
     document = Document()
-    for line, words, comment in _cut(text, source):
+    for line, words, comment in _statements(text, source):
         if words:
             _take(document, words, comment, f"{source}:{line}")
         elif comment is not None:
@@ -137,10 +147,11 @@ def _comment(comment: str) -> str:
     return comment
 
 
-@lru_cache(maxsize=8)
-def _cut(text: str, source: str) -> tuple[Statement, ...]:
-    """Return the statements of a text. An update reads each of the four files several times."""
-    return tuple(_statements(text, source))
+def _copied(section: Section) -> Section:
+    config, options = section[0].copy(), section[1].copy()
+    if "list" in options:
+        options["list"] = {key: values.copy() for key, values in options["list"].items()}
+    return config, options
 
 
 def _statements(text: str, source: str) -> Iterator[Statement]:
@@ -153,6 +164,11 @@ def _statements(text: str, source: str) -> Iterator[Statement]:
         if word is None and not words and (usual := _USUAL.match(text, position)):
             yield Statement(line, usual.groups(), None)
             position, line = usual.end(), line + 1
+            start = line
+            continue
+        if word is None and not words and (title := _USUAL_TITLE.match(text, position)):
+            yield Statement(line, tuple(found for found in title.group(1, 2, 3) if found), title[4])
+            position, line = title.end(), line + 1
             start = line
             continue
         match = _TOKEN.match(text, position)

@@ -1,6 +1,7 @@
 """What all section types share: reading options, finding other sections, commands and their undo."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -77,7 +78,8 @@ class ConfigObject:
     options: ClassVar[list[Option]] = []
     values_type: ClassVar[type]
 
-    #: Section types whose coming, going and changing can matter to this one without its naming a section of them.
+    #: Section types whose coming, going and changing can matter to this one without its naming a section of them;
+    #: concerns() says of which ones it really does.
     watches: ClassVar[tuple[str, ...]] = ()
 
     values: Any
@@ -120,7 +122,8 @@ class ConfigObject:
             ConfigObject.nextId += 1
         found = cls(manager, source, str(own), comment)
         found.anonymous = not (name or given.get("name"))
-        found.values = cls._values(given, f"{cls.typename} {own}")
+        plain = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in given.items())
+        found.values = cls._values(plain, f"{cls.typename} {own}")
         try:
             found.check()
         except ValueError as error:
@@ -128,7 +131,10 @@ class ConfigObject:
         return found
 
     @classmethod
-    def _values(cls, given: Mapping[str, Any], where: str) -> Any:
+    @functools.lru_cache(maxsize=2048)
+    def _values(cls, options: tuple[tuple[str, Any], ...], where: str) -> Any:
+        """Return the values of options; most sections are the same at each load."""
+        given = dict(options)
         values: dict[str, Any] = {}
         mistakes = []
         for option in cls.options:
@@ -190,6 +196,10 @@ class ConfigObject:
     def all_of(self, allConfigs: AllConfigs, kind: type[Found]) -> Iterable[Found]:
         """Return all sections of a type."""
         return [config for config in allConfigs.values() if isinstance(config, kind)]
+
+    def concerns(self, other: "ConfigObject") -> bool:
+        """Return whether it can matter to this section that one of a watched type came, went or changed."""
+        return True
 
     def steps(self, allConfigs: AllConfigs) -> Iterable[Step]:
         """Return what this section asks of the system, in order, each step with its undo.

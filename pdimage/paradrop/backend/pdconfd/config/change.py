@@ -34,9 +34,12 @@ def affected(configs: Iterable[ConfigObject], changed: Mapping[Key, ConfigObject
     """
     found: set[ConfigObject] = set()
     todo = list(changed.values())
-    types = {kind for kind, _ in changed}
+    by_type: dict[str, list[ConfigObject]] = defaultdict(list)
+    for (kind, _), other in changed.items():
+        by_type[kind].append(other)
     for config in configs:
-        if types.intersection(config.watches) or not config.missing.isdisjoint(changed):
+        watched = (other for kind in config.watches for other in by_type.get(kind, ()))
+        if any(map(config.concerns, watched)) or not config.missing.isdisjoint(changed):
             found.add(config)
             todo.append(config)
     while todo:

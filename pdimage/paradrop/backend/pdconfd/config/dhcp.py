@@ -91,6 +91,10 @@ class ConfigDnsmasq(ConfigObject):
     watches = ("dhcp", "domain")
     values: Dnsmasq
 
+    def concerns(self, other: ConfigObject) -> bool:
+        served = self.values.interface
+        return not (served and isinstance(other, ConfigDhcp)) or other.values.interface in served
+
     def steps(self, allConfigs: AllConfigs) -> Iterator[Step]:
         names = self.values.interface or get_all_dhcp_interfaces(allConfigs)
         if not names:

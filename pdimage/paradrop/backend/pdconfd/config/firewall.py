@@ -145,6 +145,9 @@ class ConfigForwarding(ConfigObject):
     watches = ("zone",)
     values: Forwarding
 
+    def concerns(self, other: ConfigObject) -> bool:
+        return isinstance(other, ConfigZone) and other.values.name in (self.values.src, self.values.dest)
+
     def steps(self, allConfigs: AllConfigs) -> Iterator[Step]:
         comment = f"pdconfd forwarding {self.values.src} {self.values.dest}"
         source = zone_links(self, allConfigs, self.values.src)
@@ -167,6 +170,9 @@ class ConfigRedirect(ConfigObject):
     options = option_list(Redirect)
     watches = ("zone",)
     values: Redirect
+
+    def concerns(self, other: ConfigObject) -> bool:
+        return isinstance(other, ConfigZone) and other.values.name in (self.values.src, self.values.dest)
 
     def steps(self, allConfigs: AllConfigs) -> Iterator[Step]:
         target = self.values.target.upper()

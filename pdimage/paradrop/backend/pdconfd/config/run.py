@@ -100,9 +100,9 @@ class Runner:
             process = subprocess.Popen([*self.prefix, *argv], stdin=given, stdout=output, stderr=errors,
                                        env=environment, start_new_session=True)
             try:
-                status = process.wait(self.limit)
-            except subprocess.TimeoutExpired:
-                raise TimeoutError(f"no end after {self.limit:g} s") from None
+                if not _ended(process.pid, self.limit):
+                    raise TimeoutError(f"no end after {self.limit:g} s")
+                status = process.wait()
             finally:
                 if process.returncode is None:
                     with suppress(ProcessLookupError):
@@ -189,6 +189,15 @@ def _is_ours(pid: int, conf: str) -> bool:
         return False
     wanted = os.fsencode(conf)
     return any(word == wanted or word.endswith(b"=" + wanted) for word in words)
+
+
+def _ended(pid: int, limit: float) -> bool:
+    """Wait until a child has ended; False if it has not after ``limit`` seconds. Popen.wait would look now and then."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        return bool(select.select([descriptor], [], [], limit)[0])
+    finally:
+        os.close(descriptor)
 
 
 def _end(pid: int, conf: str) -> bool:
