@@ -19,8 +19,8 @@ def library_files() -> Iterator[tuple[str, Path]]:
     """Yield (dotted module name, file) of everything that ships."""
     for path in sorted(ROOT.glob("fussy/**/*.py")) + sorted(ROOT.glob("pdimage/**/*.py")):
         relative = path.relative_to(ROOT)
-        if relative.is_relative_to("pdimage/chutes"):
-            continue  # programs that run inside containers, not our library
+        if relative.is_relative_to("pdimage/chutes") or relative.is_relative_to("pdimage/release"):
+            continue  # programs that run inside containers and releases, not our library
         parts = relative.with_suffix("").parts
         if relative.is_relative_to("pdimage/paradrop"):
             parts = parts[1:]
