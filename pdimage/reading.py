@@ -1,6 +1,7 @@
 """Makes an :class:`pdimage.description.Image` from ``image.yaml``, and finds all mistakes on the way.
 
-``name`` and ``version`` are required; pdimage/images/README.rst describes the rest. Texts may use variables: ``{{ port }}``.
+``name`` and ``version`` are required; pdimage/images/README.rst describes the rest. Texts may use variables:
+``{{ port }}``.
 """
 
 import difflib

@@ -19,4 +19,4 @@ if module.startswith("paradrop."):
     with contextlib.suppress(FileNotFoundError):
         settings.updateSettings(pathlib.Path(release, "etc", "paradrop", "settings"))
 sys.argv[0] = os.environ["RELEASE_PROGRAM"]
-sys.exit(getattr(importlib.import_module(module), function)())
+raise SystemExit(getattr(importlib.import_module(module), function)())
