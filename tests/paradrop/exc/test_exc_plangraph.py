@@ -1,11 +1,14 @@
 """The order of plans, what is skipped, and what takes them back."""
 
+import errno
+import re
 from typing import Any
 
 import pytest
 
 from paradrop.backend.exc import executionplan
 from paradrop.backend.exc.plangraph import Plan, PlanMap, Priority
+from paradrop.lib.errors import ParadropError
 
 
 class Work:
@@ -28,7 +31,7 @@ def undo(update: Work, name: str) -> None:
 
 def fail(update: Work, name: str = "") -> None:
     update.done.append(f"fail {name}")
-    raise RuntimeError(f"no {name}")
+    raise ParadropError(f"no {name}")
 
 
 def drain(plans: PlanMap) -> list[Any]:
@@ -152,6 +155,28 @@ def test_a_failure_is_taken_back_up_to_the_plan_that_failed(bad: int) -> None:
     assert work.responses[0]["exception"] == f"no {bad}" and "Traceback" in work.responses[0]["traceback"]
     assert executionplan.abortPlans(work) is False  # type: ignore[arg-type]
     assert work.done == [*range(bad), f"fail {bad}", *(f"-{number}" for number in range(bad, -1, -1))]
+
+
+def test_the_text_of_a_bug_is_for_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    def bug(update: Work) -> None:
+        raise RuntimeError("token=secret")
+
+    work = Work()
+    work.plans.addPlans(1, (bug,))
+    assert executionplan.executePlans(work) is True  # type: ignore[arg-type]
+    assert work.failure is not None and "secret" not in work.failure and "RuntimeError" not in work.failure
+    found = re.search(r"look for (\d{10}) in the router's log", work.failure)
+    assert found and f"error {found[1]}: " in caplog.text and "RuntimeError: token=secret" in caplog.text
+
+
+def test_a_full_disk_is_no_bug() -> None:
+    def write(update: Work) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/path")
+
+    work = Work()
+    work.plans.addPlans(1, (write,))
+    assert executionplan.executePlans(work) is True  # type: ignore[arg-type]
+    assert work.failure == "cannot write to the router's disk: No space left on device"
 
 
 def test_an_undo_that_fails_does_not_keep_the_others_from_running() -> None:

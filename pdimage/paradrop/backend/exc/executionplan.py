@@ -3,11 +3,14 @@
 The functions here keep the documented face: True means that something went wrong.
 """
 
+import errno
 import logging
 import traceback
 from typing import TYPE_CHECKING, Any
 
 from paradrop.backend.exc.plangraph import PlanMap
+from paradrop.lib.api.pdapi import getErrorToken
+from paradrop.lib.errors import ParadropError
 
 if TYPE_CHECKING:
     from paradrop.backend.fc.updateObject import UpdateObject
@@ -32,7 +35,8 @@ def executePlans(update: "UpdateObject") -> bool:
 
     A plan that returns a function, or a list of functions, has these skipped from then on.
 
-    Returns True as soon as one raises; then ``update.failure`` says why, and abortPlans must be called.
+    Returns True as soon as one raises; then ``update.failure`` says why, and abortPlans must be called. What nobody
+    foresaw goes to the log only, under a token that is told.
     """
     while (todo := update.plans.getNextTodo()) is not None:
         func, args = todo
@@ -40,9 +44,8 @@ def executePlans(update: "UpdateObject") -> bool:
         try:
             skip = func(update, *args)
         except Exception as error:
-            log.warning("%s: %s failed: %s", update, func, error, exc_info=True)
+            update.failure = told(error, f"{update}: {func} failed")
             _note(update, error)
-            update.failure = str(error) or type(error).__name__
             return True
         for other in skip if isinstance(skip, list) else [skip]:
             if callable(other):
@@ -67,6 +70,19 @@ def abortPlans(update: "UpdateObject") -> bool:
                          exc_info=True)
             _note(update, error)
     return failed
+
+
+def told(error: Exception, where: str) -> str:
+    """Log an exception and return what the one who asked is told of it."""
+    if isinstance(error, ParadropError):
+        log.warning("%s: %s", where, error.message, exc_info=error)
+        return error.message
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        log.error("%s", where, exc_info=error)
+        return f"cannot write to the router's disk: {error.strerror}"
+    token = getErrorToken()
+    log.error("error %s: %s", token, where, exc_info=error)
+    return f"The update failed because of an error in the router's software; look for {token} in the router's log."
 
 
 def _note(update: "UpdateObject", error: Exception) -> None:

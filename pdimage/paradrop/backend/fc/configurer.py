@@ -7,6 +7,7 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from typing import Any
 
+from paradrop.backend.exc import executionplan
 from paradrop.backend.fc import journal, reconcile, updateObject
 from paradrop.backend.fc.chutestorage import ChuteStorage
 from paradrop.backend.fc.watcher import Watcher
@@ -110,7 +111,7 @@ class PDConfigurer:
 
 def perform(obj: dict[str, Any]) -> None:
     """Carry out one update, and see to it that it is complete afterwards, whatever happens."""
-    update = None
+    update, message = None, "The router failed to carry out the update; see its log."
     try:
         update = updateObject.parse(obj)
         if settings.FC_BOUNCE_UPDATE:
@@ -118,9 +119,9 @@ def perform(obj: dict[str, Any]) -> None:
         else:
             update.execute()
     except Exception as error:
-        log.critical("an update failed in a way that nobody thought of: %s", error, exc_info=True)
+        message = executionplan.told(error, "an update failed in a way that nobody thought of")
     if update is None or update.result is None:
-        _refuse(obj, "The router failed to carry out the update; see its log.")
+        _refuse(obj, message)
 
 
 def _refuse(obj: dict[str, Any], message: str) -> None:
