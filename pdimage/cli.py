@@ -3,10 +3,12 @@
 Verbs are loaded when they run. Results go to stdout, progress and errors to stderr.
 """
 
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +77,10 @@ def build_command(
     from pdimage.build import build
     from pdimage.check import check
 
-    start_logging(verbose)
+    _start_logging(verbose)
     image = check(description, board, _variables(define))
-    built = build(image, output or Path(image.name), cache=cache or _default_cache(), engine=engine,
-                  progress=_progress())
+    with _progress() as show:
+        built = build(image, output or Path(image.name), cache=cache or _default_cache(), engine=engine, progress=show)
     click.echo(built.tree)
 
 
@@ -111,12 +113,12 @@ def pack_command(
     from pdimage.check import check
     from pdimage.pack import pack
 
-    start_logging(verbose)
+    _start_logging(verbose)
     image = check(description, board, _variables(define))
-    with progress.bar("packing") as show:
+    with _progress() as tell, progress.bar("packing") as show:
         bundle = pack(image, output, cache=cache or _default_cache(), engine=engine, encrypt_for=encrypt_for,
                       sign_with=sign_with, compress=compress, passphrase_file=passphrase_file,
-                      building=_progress(), packing=show)
+                      building=tell, packing=show)
     click.echo(bundle)
 
 
@@ -160,11 +162,25 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pdimage"
 
 
-def _progress() -> Callable[[str], object]:
-    """Return what tells people on a terminal which step is being done; elsewhere it says nothing."""
+def _start_logging(verbose: bool) -> None:
+    """Send the log of all our packages to stderr: warnings, or everything if VERBOSE."""
+    start_logging(verbose)
+    ours = logging.getLogger("fussy")
+    for name in ("pdimage", "paradrop"):
+        logging.getLogger(name).handlers = ours.handlers
+        logging.getLogger(name).setLevel(ours.level)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], object]]:
+    """Give a function that tells people on a terminal which step is being done; elsewhere it says nothing."""
     if not sys.stderr.isatty():
-        return lambda step: None
-    return lambda step: click.echo(f"\r\x1b[Kbuilding: {step}", err=True, nl=False)
+        yield lambda step: None
+        return
+    try:
+        yield lambda step: click.echo(f"\r\x1b[Kbuilding: {step}", err=True, nl=False)
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
 
 
 @click.group("pdimage", context_settings={"help_option_names": ["-h", "--help"]})
