@@ -1,6 +1,8 @@
 """Chutes on a real engine: installed, stopped, started, updated, rolled back, deleted."""
 
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 from engine import Router
 
 from paradrop.backend.fc.chutestorage import ChuteStorage
-from paradrop.lib.utils import dockerclient
+from paradrop.lib.chute import Chute
+from paradrop.lib.utils import dockerapi, dockerclient
 
 pytestmark = pytest.mark.docker
 
@@ -61,6 +64,12 @@ def execute(router: Router, name: str, *argv: str) -> str:
     return output.decode()
 
 
+def chute_of(name: str) -> Chute:
+    chute = ChuteStorage().getChute(name)
+    assert chute is not None
+    return chute
+
+
 def test_a_container_has_what_its_chute_asks_for(router: Router) -> None:
     router.do("create", name="full", version=3, dockerfile=f"FROM busybox\n{SLEEP}",
               environment={"COLOUR": "red", "N": 5},
@@ -80,6 +89,35 @@ def test_a_container_has_what_its_chute_asks_for(router: Router) -> None:
     execute(router, "full", "touch", "/data/mine")
     assert (router.home / "lib" / "data" / "full" / "mine").exists()
     assert "Read-only" in execute(router, "full", "touch", "/paradrop/mine")
+
+
+def test_redirects_work_where_routers_filter_by_reverse_path(router: Router) -> None:
+    """RFC 3704's strict filtering drops what does not come in the way that the answer would go."""
+    engine, outside = router.engine, f"{router.engine.netns}-o"
+    strict = ("sysctl", "-q", "-w", "net.ipv4.conf.all.rp_filter=1")
+    subprocess.run(["ip", "netns", "add", outside], check=True)
+    try:
+        engine.run("ip", "link", "set", "wan0peer", "netns", outside)
+        for words in ("address add 192.0.2.254/24 dev wan0peer", "link set wan0peer up"):
+            subprocess.run(["ip", "-n", outside, *words.split()], check=True)
+        engine.run(*strict)
+        router.do("create", name="shop", dockerfile=page(),
+                  net={"lan": {"type": "lan", "intfName": "port0"}},
+                  firewall=[{"type": "redirect", "name": "web", "from": "@host.lan:8080", "to": "lan:80"}])
+        pid = str(inspect(router, "shop")["State"]["Pid"])
+        engine.run("nsenter", "-t", pid, "-n", *strict)
+        for _ in range(2):
+            fetch = "import urllib.request as r; print(r.urlopen('http://192.0.2.1:8080/', timeout=5).read().decode())"
+            found = subprocess.run(["ip", "netns", "exec", outside, sys.executable, "-c", fetch], capture_output=True,
+                                   text=True, timeout=20)
+            assert found.stdout.strip() == "hello from 1", found.stderr
+            dockerapi.wire_up(chute_of("shop"))  # as after a restart: the same again
+        interface = chute_of("shop").getCache("networkInterfaces")[0]
+        assert get(f"http://{interface['internalIpaddr']}/") == "hello from 1\n"
+    finally:
+        engine.run("sysctl", "-q", "-w", "net.ipv4.conf.all.rp_filter=0")
+        subprocess.run(["ip", "-n", outside, "link", "set", "wan0peer", "netns", engine.netns], check=True)
+        subprocess.run(["ip", "netns", "delete", outside], check=True)
 
 
 def test_processor_time_is_shared_out_anew(router: Router) -> None:

@@ -195,7 +195,7 @@ def wire_up(chute: Chute) -> None:
 def wires(chute: Chute) -> list[netns.Wire]:
     """Return the wires for a chute's networkInterfaces. Those without an address there have no end in the chute."""
     return [netns.Wire(record.get("bridge") or record["externalIntf"], record["internalIntf"],
-                       record["ipaddrWithPrefix"], record["service"])
+                       record["ipaddrWithPrefix"], record["service"], record.get("externalIpaddr"))
             for record in chute.getCache("networkInterfaces") or [] if record.get("ipaddrWithPrefix")]
 
 

@@ -2,6 +2,10 @@
 
 The chute's end is a macvlan child of the host's interface (mode bridge); or, where the host's interface is a bridge,
 one end of a veth pair whose other end is a port of it. Both vanish with the container's namespace.
+
+The container's default route is Docker's. What is sent from the address of an interface that has a gateway leaves by
+that interface all the same, by a routing table of its own: answers to redirected connections go back the way the
+questions came, as reverse path filtering (RFC 3704) wants it on both sides.
 """
 
 import contextlib
@@ -11,6 +15,7 @@ import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 
 from paradrop.lib.errors import ParadropError
 
@@ -23,12 +28,16 @@ Argv = list[str]
 
 @dataclass(frozen=True)
 class Wire:
-    """An interface to make: ``external`` on the host, ``internal`` in a service's container, with its address."""
+    """An interface to make: ``external`` on the host, ``internal`` in a service's container, with its address.
+
+    ``gateway`` is the host's address there, if it has one.
+    """
 
     external: str
     internal: str
     address: str
     service: str = "main"
+    gateway: str | None = None
 
     @property
     def port(self) -> str:
@@ -40,6 +49,16 @@ class Wire:
         """The container's end until it is in there. No name of a chute's interface begins like this."""
         return f"t{self.external.removeprefix('v')}"[:15]
 
+    @property
+    def table(self) -> str:
+        """The routing table, whose number is that of the interface; numbers below 1000 are others'."""
+        return str(1000 + int(self.external[-4:], 16))
+
+    @property
+    def rule(self) -> Argv:
+        """What picks the routing table, before the main one (32766) is asked."""
+        return ["from", self.address.partition("/")[0], "table", self.table, "priority", "1000"]
+
 
 def connect(wire: Wire, pid: int) -> None:
     """Give the container whose first process is ``pid`` an interface. What it had under that name is replaced.
@@ -49,7 +68,7 @@ def connect(wire: Wire, pid: int) -> None:
     """
     disconnect(wire, pid)
     try:
-        for argv in commands(wire, pid, kind(wire.external)):
+        for argv in [*commands(wire, pid, kind(wire.external)), *way_back(wire, pid)]:
             _run(argv)
     except ParadropError:
         _quietly(["ip", "link", "delete", "dev", wire.passing])
@@ -61,6 +80,8 @@ def disconnect(wire: Wire, pid: int | None = None) -> None:
     """Take away what connect() made, or half of it, or nothing."""
     if pid is not None:
         _quietly([*_inside(pid), "link", "delete", "dev", wire.internal])
+        if wire.gateway:
+            _quietly([*_inside(pid), "rule", "delete", *wire.rule])
     _quietly(["ip", "link", "delete", "dev", wire.passing])
     _quietly(["ip", "link", "delete", "dev", wire.port])
 
@@ -93,6 +114,24 @@ def commands(wire: Wire, pid: int, external_kind: str) -> list[Argv]:
             ["ip", "link", "set", "dev", wire.passing, "netns", str(pid), "name", wire.internal],
             [*_inside(pid), "address", "replace", wire.address, "dev", wire.internal],
             [*_inside(pid), "link", "set", "dev", wire.internal, "up"]]
+
+
+def way_back(wire: Wire, pid: int) -> list[Argv]:
+    """Return the commands that make what is sent from the interface's address leave by it.
+
+    >>> [" ".join(argv) for argv in way_back(Wire("br-vnet0001", "eth1", "10.0.0.2/24", gateway="10.0.0.1"), 7)]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ['nsenter -t 7 -n ip route replace 10.0.0.0/24 dev eth1 table 1001',
+     'nsenter -t 7 -n ip route replace default via 10.0.0.1 dev eth1 table 1001',
+     'nsenter -t 7 -n ip rule add from 10.0.0.2 table 1001 priority 1000']
+    """
+    if not wire.gateway:
+        return []
+    route = [*_inside(pid), "route", "replace"]
+    there = ["dev", wire.internal, "table", wire.table]
+    return [[*route, str(IPv4Interface(wire.address).network), *there],
+            [*route, "default", "via", wire.gateway, *there],
+            [*_inside(pid), "rule", "add", *wire.rule]]
 
 
 def kind(ifname: str) -> str:
