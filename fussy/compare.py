@@ -33,9 +33,13 @@ def compare(job: Job) -> Difference:
     whole = Difference([(0, 0, len(new))], b"", new)
     if not job.old_size:
         return whole
+    old = _read(job.old, job.old_start, job.old_size)
+    same = job.start - job.old_start
+    if same >= 0 and old[same:same + len(new)] == new:
+        return Difference([(job.start, len(new), 0)], bytes(len(new)), b"")
     import bsdiff4.core
 
-    control, changes, literals = bsdiff4.core.diff(_read(job.old, job.old_start, job.old_size), new)
+    control, changes, literals = bsdiff4.core.diff(old, new)
     values = [bsdiff4.core.decode_int64(control[i:i + 8]) for i in range(0, len(control), 8)]
     steps, place = [], job.old_start
     for added, copied, seek in zip(values[::3], values[1::3], values[2::3], strict=True):

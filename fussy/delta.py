@@ -3,7 +3,7 @@
 Each content that the base does not have is compared with the old file of the same path, or else with one whose name
 differs in digits only (``libfoo.so.1.2``, ``libfoo.so.1.3``), or that has the same name elsewhere; it goes whole where
 that is smaller. The differences come from the library bsdiff4, in processes of their own for each core. Files are
-compared in windows of 8 MiB with what lies around the same place in the old one, so memory stays below 0.5 GB a core.
+compared in windows of 4 MiB with what lies around the same place in the old one, so memory stays below 0.3 GB a core.
 """
 
 import json
@@ -24,10 +24,13 @@ from fussy.oldfiles import BASE_MANIFEST, FIRST_ENTRY, NO_BASE
 
 # A segment is closed once it describes as much.
 _SEGMENT = 1 << 20
-_WINDOW = 8 << 20
-_AROUND = 8 << 20
+_WINDOW = 4 << 20
+_AROUND = 4 << 20
+# Below as many bytes to compare, starting processes takes longer than comparing.
+_SMALL = 4 << 20
 _LEVEL = 19
-_WINDOW_LOG = 23
+# What a device needs as memory; more makes deltas hardly smaller, for their differences lie near each other.
+_WINDOW_LOG = 21
 _DIGITS = re.compile(rb"[0-9]+")
 
 
@@ -153,7 +156,14 @@ class _Chooser:
         self._named: dict[bytes, int] = {}
         self._like: dict[bytes, list[int]] = {}
         stays = {item.entry.name for item in found}
+        # further names of each new file
+        self._others: dict[bytes, list[bytes]] = {}
+        for item in found:
+            if item.entry.type == "hardlink":
+                self._others.setdefault(item.entry.link, []).append(item.entry.name)
         for i, entry in enumerate(base.entries):
+            if entry.type == "hardlink" and entry.link in self._named:
+                self._named[entry.name] = self._named[entry.link]
             if entry.type == "file" and entry.size:
                 self._named[entry.name] = i
                 for key in self._keys(entry.name):
@@ -167,15 +177,16 @@ class _Chooser:
 
     def old(self, entry: manifest.Entry) -> int | None:
         """Return the index of the old file, if there is one."""
-        if entry.name in self._named:
-            return self._named[entry.name]
+        for name in [entry.name, *self._others.get(entry.name, [])]:
+            if name in self._named:
+                return self._named[name]
         for key in self._keys(entry.name):
             if alike := self._like.get(key):
                 return min(alike[:16], key=lambda i: abs(self._base.entries[i].size - entry.size))
         return None
 
 
-def segments(base: Base, wanted: Sequence[Content]) -> Iterator[tuple[int, bytes]]:
+def segments(wanted: Sequence[Content]) -> Iterator[tuple[int, bytes]]:
     """Yield the segments of a delta that holds WANTED, each with the bytes of contents it makes."""
     out = _Segments()
     for content, windows in _compared(wanted):
@@ -209,6 +220,10 @@ def _small(window: Difference) -> Iterator[tuple[int, bytes, bytes]]:
 
 def _compared(wanted: Sequence[Content]) -> Iterator[tuple[Content, Iterator[Difference]]]:
     """Yield each content with its windows, compared on all cores, a few ahead of the reader."""
+    if sum(content.size + content.old_size for content in wanted) < _SMALL:
+        for content in wanted:
+            yield content, map(compare, content.jobs())
+        return
     workers = os.cpu_count() or 1
     waiting: deque[Future[Difference]] = deque()
     jobs = (job for content in wanted for job in content.jobs())
@@ -225,7 +240,7 @@ def _compared(wanted: Sequence[Content]) -> Iterator[tuple[Content, Iterator[Dif
 
 
 def stream(base: Base, name: str, described: bytes, found: Sequence[tree.Found]) -> Iterator[tuple[int, bytes]]:
-    """Yield the delta from BASE to the tree FOUND, compressed, with the bytes of contents that each part makes.
+    """Yield the delta from BASE to the tree FOUND, compressed, with the bytes of contents that are done with each part.
 
     NAME is the name of the new release, DESCRIBED its manifest.
 
@@ -241,13 +256,15 @@ def stream(base: Base, name: str, described: bytes, found: Sequence[tree.Found])
     compressor = zstd.ZstdCompressor(options={option.compression_level: _LEVEL, option.window_log: _WINDOW_LOG})
     head = json.dumps({"format": patch.FORMAT, "base": base.digest, "manifest": manifest.digest(described),
                        "size": len(described)}).encode() + b"\n"
-    yield 0, compressor.compress(_member(name, patch.HEAD, head))
+    wanted = list(contents(base, found))
+    there = manifest.total_size(item.entry for item in found) - sum(content.size for content in wanted)
+    yield there, compressor.compress(_member(name, patch.HEAD, head))
     with tempfile.NamedTemporaryFile(prefix="fussy-manifest-") as file:
         file.write(described)
         file.flush()
         old = base.root + b"/" + manifest.PATH
         first = Content(file.name, len(described), BASE_MANIFEST, old, len(base.described))
-        for i, (size, segment) in enumerate(segments(base, [first, *contents(base, found)])):
+        for i, (size, segment) in enumerate(segments([first, *wanted])):
             yield size, compressor.compress(_member(name, b"%s%d" % (patch.SEGMENTS, i), segment))
     yield 0, compressor.compress(tarball.END) + compressor.flush()
 

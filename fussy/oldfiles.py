@@ -11,7 +11,7 @@ from fussy.target import Target
 
 # What stands for an old file in a delta.
 NO_BASE, BASE_MANIFEST, FIRST_ENTRY = 0, 1, 2
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 # Given the digest of a manifest, returns the release that has it.
 Find = Callable[[str], Path]
@@ -44,11 +44,13 @@ def broken(why: str) -> BadBundle:
 
 
 class OldFile:
-    """An open file of the base; a context manager."""
+    """An open file of the base; a context manager. Reads are near each other, so they go through a buffer."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self._size = size
+        self._start = 0
+        self._buffer = b""
 
     def __enter__(self) -> "OldFile":
         return self
@@ -58,30 +60,44 @@ class OldFile:
             os.close(self._descriptor)
 
     def read(self, position: int, size: int) -> bytes:
-        """Return exactly SIZE bytes at POSITION."""
+        """Return exactly SIZE bytes at POSITION.
+
+        :raises BadBundle: the file has, or had when it was installed, no such place
+        """
         if position < 0 or position + size > self._size:
             raise broken("it refers to bytes outside of an old file")
-        data = os.pread(self._descriptor, size, position)
-        if len(data) != size:
-            raise UnusableDelta("cannot apply the delta: a file of its base release became shorter; "
-                                "install the full bundle")
-        return data
+        start = position - self._start
+        if not 0 <= start <= len(self._buffer) - size:
+            self._start = max(0, position - _BLOCK // 4)
+            start = position - self._start
+            self._buffer = os.pread(self._descriptor, start + max(size, _BLOCK), self._start) if size else b""
+            if len(self._buffer) < start + size:
+                raise UnusableDelta("cannot apply the delta: a file of its base release became shorter; "
+                                    "install the full bundle")
+        return self._buffer[start:start + size]
 
 
 class OldFiles:
-    """The release that a delta refers to."""
+    """The files of the release that a delta refers to."""
 
     def __init__(self, release: Path) -> None:
         self._release = os.path.realpath(os.fsencode(release))
-        described = manifest.decode((release / os.fsdecode(manifest.PATH)).read_bytes())
-        self._entries = described.entries
-        self._numbers = {entry.sha256: i + FIRST_ENTRY for i, entry in reversed(list(enumerate(self._entries)))
-                         if entry.type == "file"}
+        # path and size of each entry that is a file; the entries themselves would take several times the memory
+        self._files: list[tuple[bytes, int] | None] = []
+        self._numbers: dict[bytes, int] = {}
+        for i, entry in enumerate(self._entries()):
+            is_file = entry.type == "file"
+            self._files.append((entry.name, entry.size) if is_file else None)
+            if is_file:
+                self._numbers.setdefault(bytes.fromhex(entry.sha256), i + FIRST_ENTRY)
         self._used: set[int] = set()
+
+    def _entries(self) -> Iterator[manifest.Entry]:
+        return manifest.stored_entries(Path(os.fsdecode(self._release + b"/" + manifest.PATH)))
 
     def holds(self, sha256: str) -> int:
         """Return the number of a file with this content, or NO_BASE."""
-        return self._numbers.get(sha256, NO_BASE)
+        return self._numbers.get(bytes.fromhex(sha256), NO_BASE)
 
     def content(self, number: int, size: int) -> Iterator[bytes]:
         """Yield the first SIZE bytes of an old file."""
@@ -92,17 +108,19 @@ class OldFiles:
     def opened(self, number: int) -> OldFile:
         """Open an old file by its number; NO_BASE opens as an empty one.
 
-        :raises UnusableDelta: it is not what the manifest of the base says, as far as can be seen without reading it
+        :raises BadBundle: there is no such file in the manifest of the base
+        :raises UnusableDelta: it is not what that manifest says, as far as can be seen without reading it
         """
         if number == NO_BASE:
             return OldFile(-1, 0)
         if number == BASE_MANIFEST:
             name, size = manifest.PATH, -1
-        elif number - FIRST_ENTRY < len(self._entries) and self._entries[number - FIRST_ENTRY].type == "file":
-            name, size = self._entries[number - FIRST_ENTRY].name, self._entries[number - FIRST_ENTRY].size
-            self._used.add(number)
         else:
-            raise broken("it refers to a file that its base does not have")
+            known = self._files[number - FIRST_ENTRY] if number - FIRST_ENTRY < len(self._files) else None
+            if known is None or manifest.unsafe_path(known[0]):
+                raise broken("it refers to a file that its base does not have")
+            name, size = known
+            self._used.add(number)
         path = self._release + b"/" + name
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -115,16 +133,19 @@ class OldFiles:
         return OldFile(descriptor, facts.st_size)
 
     def check(self) -> None:
-        """Compare the files that were opened with their entries."""
-        for number in sorted(self._used):
-            entry = self._entries[number - FIRST_ENTRY]
-            path = self._release + b"/" + entry.name
-            try:
-                problems = tree.differences(path, os.lstat(path), entry)
-            except OSError as error:
-                problems = [f"can't be read: {error.strerror}"]
-            if problems:
-                raise _altered(path, problems[0])
+        """Compare the files that were opened with their entries.
+
+        :raises UnusableDelta: one was altered
+        """
+        for i, entry in enumerate(self._entries()):
+            if i + FIRST_ENTRY in self._used:
+                path = self._release + b"/" + entry.name
+                try:
+                    problems = tree.differences(path, os.lstat(path), entry)
+                except OSError as error:
+                    problems = [f"can't be read: {error.strerror}"]
+                if problems:
+                    raise _altered(path, problems[0])
 
 
 def _altered(path: bytes, how: str) -> UnusableDelta:

@@ -1,7 +1,7 @@
 """Rebuilds the contents of a release from a delta and the release it was made against (made by :mod:`fussy.delta`).
 
 A delta is a bundle like any other, an OpenPGP message around a zstd-compressed tar with one top directory (its window
-at most 8 MiB), so ``gpg -d FILE | zstd -d | tar x`` opens it. Its members::
+at most 8 MiB; :mod:`fussy.delta` takes 2 MiB), so ``gpg -d FILE | zstd -d | tar x`` opens it. Its members::
 
     NAME/.fussy/delta.json       {"format": 1, "base": SHA-256 of the manifest of the base release,
                                   "manifest": SHA-256 of the manifest of the new one, "size": its size}
@@ -67,7 +67,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int
 
 
-def numbers(data: bytes | memoryview) -> Iterator[int]:
+def numbers(data: bytes) -> Iterator[int]:
     """Yield the LEB128 numbers in DATA, each below 2**63.
 
     >>> list(numbers(bytes([5, 0x80, 1])))
@@ -111,7 +111,7 @@ class Patch:
         self._segments = _segments(members)
         self._steps: deque[tuple[int, int, int]] = deque()
         self._bases: deque[int] = deque()
-        self._changes = self._literals = memoryview(b"")
+        self._changes = self._literals = _Part(b"")
         self.manifest = b"".join(self._content(said.size))
         if manifest.digest(self.manifest) != said.manifest:
             raise broken("the manifest it makes is not the one it promises")
@@ -160,25 +160,45 @@ class Patch:
             while size:
                 if not self._steps:
                     self._advance()
-                seek, added, copied = self._steps.popleft()
-                if not 0 < added + copied <= size:
-                    raise broken("a content is longer than its manifest says")
-                position += seek
-                for done in range(0, added, _BLOCK):
-                    change = _take(self._changes, min(_BLOCK, added - done))
-                    self._changes = self._changes[len(change):]
-                    out += add(old.read(position, len(change)), change)
-                    position += len(change)
-                if copied:
-                    literal = _take(self._literals, copied)
-                    self._literals = self._literals[copied:]
-                    out += literal
-                size -= added + copied
+                steps = self._batch(size)
+                before = []
+                for seek, added, _ in steps:
+                    position += seek
+                    before.append(old.read(position, added))
+                    position += added
+                after = self._added(b"".join(before))
+                start = 0
+                for _, added, copied in steps:
+                    out += after[start:start + added]
+                    start += added
+                    if copied:
+                        out += self._literals.take(copied)
+                    size -= added + copied
                 if len(out) >= _OUT:
                     yield bytes(out)
                     out.clear()
         if out:
             yield bytes(out)
+
+    def _batch(self, size: int) -> list[tuple[int, int, int]]:
+        """Take some of the steps at hand, which may make SIZE bytes; many small ones are quicker at once."""
+        steps, changed = [], 0
+        while self._steps and size and changed < _BLOCK:
+            step = self._steps.popleft()
+            made = step[1] + step[2]
+            if not 0 < made <= size:
+                raise broken("a content is longer than its manifest says")
+            steps.append(step)
+            size -= made
+            changed += step[1]
+        return steps
+
+    def _added(self, old: bytes) -> bytes:
+        """Return OLD with the next changes added."""
+        if len(old) <= _BLOCK:
+            return add(old, self._changes.take(len(old)))
+        return b"".join(add(old[i:i + _BLOCK], self._changes.take(min(_BLOCK, len(old) - i)))
+                        for i in range(0, len(old), _BLOCK))
 
     def _advance(self) -> None:
         """Take the next segment."""
@@ -187,14 +207,14 @@ class Patch:
             raise broken("it ends too early")
         parts, start = [], PARTS.size
         for length in PARTS.unpack_from(data):
-            parts.append(memoryview(data)[start:start + length])
+            parts.append(data[start:start + length])
             start += length
         seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
         if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
             raise broken("a segment has parts that do not fit together")
         self._bases.extend(numbers(parts[0]))
         self._steps.extend(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
-        self._changes, self._literals = parts[4:]
+        self._changes, self._literals = map(_Part, parts[4:])
 
 
 def _head(member: Member) -> Head:
@@ -219,10 +239,19 @@ def _segments(members: Iterator[Member]) -> Iterator[bytes]:
         yield b"".join(member.data)
 
 
-def _take(part: memoryview, size: int) -> bytes:
-    if len(part) < size:
-        raise broken("a part is shorter than its steps need")
-    return bytes(part[:size])
+class _Part:
+    """A part of a segment, taken from its beginning to its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._start = 0
+
+    def take(self, size: int) -> bytes:
+        taken = self._data[self._start:self._start + size]
+        if len(taken) != size:
+            raise broken("a part is shorter than its steps need")
+        self._start += size
+        return taken
 
 
 def _written(directory: Path, name: bytes) -> Iterator[bytes]:

@@ -53,6 +53,13 @@ def installed(*names: str) -> Callable[[Firmware], object]:
     return lambda firmware: [firmware.install(release(firmware, name)) for name in names]
 
 
+def delta(firmware: Firmware) -> list[str]:
+    """Install fw-2 by what it has more than fw-1."""
+    release(firmware, "fw-2")
+    made = firmware.pack_tree(firmware.place / "trees/fw-2", base=firmware.target / "fw-1")
+    return ["install", str(made), "-k", str(firmware.keys.keyring)]
+
+
 def directory_called_current(firmware: Firmware) -> None:
     (firmware.target / "current").mkdir(parents=True)
     (firmware.target / "current/old").write_text("old")
@@ -61,6 +68,7 @@ def directory_called_current(firmware: Firmware) -> None:
 SCENES = {
     "first install": Scene(lambda firmware: None, install("fw-1"), 0, {"", "fw-1"}, {"fw-1", "fw-1-1"}),
     "upgrade": Scene(installed("fw-1"), install("fw-2"), 0, {"fw-1", "fw-2"}, {"fw-2", "fw-2-1"}),
+    "delta": Scene(installed("fw-1"), delta, 0, {"fw-1", "fw-2"}, {"fw-2", "fw-2-1"}),
     "fallback": Scene(installed("fw-1"), install("fw-2", FAILS), 3, {"fw-1", "fw-2"}, {"fw-1"}),
     # a rollback that recovery has finished is refused: that release is current already
     "rollback": Scene(installed("fw-1", "fw-2"), lambda firmware: ["rollback", "fw-1"], 0, {"fw-1", "fw-2"}, {"fw-1"},
