@@ -1,11 +1,13 @@
 """What tests of the runtime share."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from engine import engine, engine_of_session, router  # noqa: F401 (fixtures)
+from engine import ROOTS, engine, engine_of_session, router  # noqa: F401 (fixtures)
 
 from paradrop.lib import settings
 
@@ -13,6 +15,47 @@ from paradrop.lib import settings
 hypothesis.settings.register_profile(
     "runtime", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("runtime")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After all tests there is no process, mount, network namespace or engine's directory of theirs.
+
+    Others may use the machine, so ours are known by our directories and our process id.
+    """
+    before = namespaces()
+    yield
+    marks = [str(tmp_path_factory.getbasetemp()), *map(str, ROOTS)]
+    for _ in range(100):
+        left = [*processes(marks), *mounts(marks), *(root for root in ROOTS if root.exists()),
+                *(name for name in namespaces() - before if str(os.getpid()) in name or f"/tmp/{name}" in marks)]
+        if not left:
+            return
+        time.sleep(0.1)  # what was told to end takes its time
+    raise AssertionError(f"left behind: {left}")
+
+
+def namespaces() -> set[str]:
+    place = Path("/run/netns")
+    return {path.name for path in place.iterdir()} if place.is_dir() else set()
+
+
+def processes(marks: list[str]) -> list[str]:
+    """Return the processes, but this one, that were started with, or work in, a directory of ours."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            known = f"{words} {(place / 'cwd').readlink()}"
+        except OSError:
+            continue
+        if int(place.name) != os.getpid() and any(mark in known for mark in marks):
+            found.append(f"{place.name} {words}")
+    return found
+
+
+def mounts(marks: list[str]) -> list[str]:
+    return [line for line in Path("/proc/mounts").read_text().splitlines() if any(mark in line for mark in marks)]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from paradrop.lib.utils import dockerclient
 
 CLONE_NEWNET = 0x40000000
 BASE = "busybox:latest"
+ROOTS: list[Path] = []  # of all engines that were started
 APPLETS = ("sh", "cat", "echo", "env", "false", "httpd", "ifconfig", "ip", "ls", "mkdir", "nc", "ping", "sleep",
            "touch", "true", "udhcpc", "wget")
 
@@ -121,6 +122,7 @@ def running() -> Iterator[Engine]:
     if reason := missing():
         pytest.skip(reason)
     root = Path(tempfile.mkdtemp(prefix="pd-engine-"))  # short: paths of sockets end at 107 characters
+    ROOTS.append(root)
     netns = root.name
     subprocess.run(["ip", "netns", "add", netns], check=True, timeout=20)
     process = None

@@ -128,6 +128,30 @@ def test_documented_arguments() -> None:
     assert main.parse_arguments(["-s", "A:b", "--settings", "C:d"]).settings == ["A:b", "C:d"]
 
 
+def test_the_mode_for_tests_runs(tmp_path: Path) -> None:
+    port = free_port() % 20000 + 2000
+    daemon = Daemon(tmp_path, arguments=("--unittest",), settings={"PDFCD_PORT": str(port)})
+    with running(daemon):
+        answer = urllib3.request("GET", f"http://127.0.0.1:{port + 20000}/v1/test", retries=False, timeout=10)
+        assert answer.data == b"SUCCESS\n"
+        assert daemon.kill(signal.SIGTERM) == 0
+    assert "Traceback" not in daemon.log()
+
+
+HEAVY = {"docker", "pyroute2", "dbus_fast", "cryptography", "requests"}
+
+
+@pytest.mark.parametrize(("what", "absent"), [
+    ("paradrop.main, paradrop.backend.pdfcd.server, paradrop.backend.pdfcd.app, paradrop.backend.pdconfd.main", HEAVY),
+    ("paradrop.backend.pdconfd.main", HEAVY | {"starlette", "uvicorn"}),
+    ("paradrop.tools.cli", HEAVY | {"starlette", "uvicorn", "paradrop.backend.fc"}),
+])
+def test_heavy_libraries_are_imported_when_first_used(what: str, absent: set[str]) -> None:
+    code = f"import sys, {what}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not absent & set(done.stdout.split())
+
+
 def test_local_mode_leaves_the_system_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if hasattr(settings, name)]:
         monkeypatch.delenv(name)
