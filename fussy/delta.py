@@ -23,7 +23,7 @@ from fussy.frames import zstd
 from fussy.oldfiles import BASE_MANIFEST, FIRST_ENTRY, NO_BASE
 
 # A segment is closed once it describes as much.
-_SEGMENT = 1 << 20
+_SEGMENT = 1 << 19
 _WINDOW = 4 << 20
 _AROUND = 4 << 20
 # Below as many bytes to compare, starting processes takes longer than comparing.

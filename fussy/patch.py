@@ -67,7 +67,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int
 
 
-def numbers(data: bytes) -> Iterator[int]:
+def numbers(data: bytes | memoryview) -> Iterator[int]:
     """Yield the LEB128 numbers in DATA, each below 2**63.
 
     >>> list(numbers(bytes([5, 0x80, 1])))
@@ -202,12 +202,13 @@ class Patch:
 
     def _advance(self) -> None:
         """Take the next segment."""
+        self._changes = self._literals = _Part(b"")  # frees the last segment before the next one takes memory
         data = next(self._segments, None)
         if data is None or len(data) < PARTS.size:
             raise broken("it ends too early")
         parts, start = [], PARTS.size
         for length in PARTS.unpack_from(data):
-            parts.append(data[start:start + length])
+            parts.append(memoryview(data)[start:start + length])
             start += length
         seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
         if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
@@ -242,12 +243,12 @@ def _segments(members: Iterator[Member]) -> Iterator[bytes]:
 class _Part:
     """A part of a segment, taken from its beginning to its end."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
         self._start = 0
 
     def take(self, size: int) -> bytes:
-        taken = self._data[self._start:self._start + size]
+        taken = bytes(self._data[self._start:self._start + size])
         if len(taken) != size:
             raise broken("a part is shorter than its steps need")
         self._start += size
