@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from namespaces import Namespace
@@ -267,6 +268,12 @@ def test_dbus_send_understands_us(system_bus: Path, write: Write, dry: ConfigMan
                                "com.paradrop.config.Reload", "string:network"],
                               capture_output=True, text=True, timeout=20)
         assert done.returncode == 0 and '"name": "lan"' in done.stdout, done.stderr
+        done = subprocess.run(["dbus-send", "--system", "--print-reply=literal", "--dest=com.paradrop.config", "/",
+                               "org.freedesktop.DBus.Introspectable.Introspect"],
+                              capture_output=True, text=True, timeout=20)
+        methods = ElementTree.fromstring(done.stdout.strip()).findall("interface[@name='com.paradrop.config']/method")
+        assert [method.get("name") for method in methods] == ["Reload", "ReloadAll", "Test", "UnloadAll",
+                                                              "WaitSystemUp"]
     finally:
         listening.close()
 

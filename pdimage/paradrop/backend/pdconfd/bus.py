@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 NAME = "com.paradrop.config"
 PATH = "/"
 START_LIMIT = 10.0  # seconds
+INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 
 
 class Method(NamedTuple):
@@ -36,6 +37,27 @@ class Interface(NamedTuple):
 
     name: str
     methods: tuple[Method, ...]
+
+
+def introspection(interface: Interface) -> str:
+    """Return the description of an object with an interface, as the D-Bus specification has it.
+
+    >>> print(introspection(Interface("org.example", (Method("Load", "s", "b"),))))
+    <node>
+     <interface name="org.example">
+      <method name="Load">
+       <arg type="s" direction="in"/>
+       <arg type="b" direction="out"/>
+      </method>
+     </interface>
+    </node>
+    """
+    lines = ["<node>", f' <interface name="{interface.name}">']
+    for method in interface.methods:
+        lines += [f'  <method name="{method.name}">',
+                  *(f'   <arg type="{kind}" direction="in"/>' for kind in method.takes),
+                  *(f'   <arg type="{kind}" direction="out"/>' for kind in method.gives), "  </method>"]
+    return "\n".join([*lines, " </interface>", "</node>"])
 
 
 class Bus:
@@ -85,7 +107,12 @@ class Bus:
     def _handle(self, message: "Message") -> bool | None:
         """Take a call of one of our methods; it is answered later, when the work is done."""
         from dbus_fast import Message, MessageType
-        if message.message_type != MessageType.METHOD_CALL or message.interface not in (None, self.interface.name):
+        if message.message_type != MessageType.METHOD_CALL:
+            return None
+        if (message.interface, message.member, message.path) == (INTROSPECTABLE, "Introspect", PATH):
+            self._send(Message.new_method_return(message, "s", [introspection(self.interface)]))
+            return True
+        if message.interface not in (None, self.interface.name):
             return None
         method = next((method for method in self.interface.methods if method.name == message.member), None)
         if method is None or message.path != PATH:
