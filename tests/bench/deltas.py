@@ -65,7 +65,7 @@ def ostree(trees: Path, disk: Disk) -> tuple[str, int, float]:
     subprocess.run(["bash", "-euc", script], check=True)
     start = time.monotonic()
     subprocess.run(["ostree", f"--repo={repo}", "static-delta", "generate", "main"], check=True,
-                   stdout=subprocess.DEVNULL)
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     taken = time.monotonic() - start
     size = sum(path.stat().st_size for path in (repo / "deltas").rglob("*") if path.is_file())
     return "OSTree static delta", size, taken
