@@ -50,6 +50,11 @@ class Wire:
         return f"t{self.external.removeprefix('v')}"[:15]
 
     @property
+    def mac(self) -> str:
+        """The container's hardware address. It says the IP address, so that neighbours need not learn a new one."""
+        return "02:42:" + IPv4Interface(self.address).packed[:4].hex(":")
+
+    @property
     def table(self) -> str:
         """The routing table, whose number is that of the interface; numbers below 1000 are others'."""
         return str(1000 + int(self.external[-4:], 16))
@@ -99,17 +104,18 @@ def commands(wire: Wire, pid: int, external_kind: str) -> list[Argv]:
 
     >>> [" ".join(argv) for argv in commands(Wire("vwlan0001", "wlan0", "10.0.0.2/24"), 7, "")]
     ... # doctest: +NORMALIZE_WHITESPACE
-    ['ip link add link vwlan0001 name twlan0001 type macvlan mode bridge',
+    ['ip link add link vwlan0001 name twlan0001 address 02:42:0a:00:00:02 type macvlan mode bridge',
      'ip link set dev twlan0001 netns 7 name wlan0',
      'nsenter -t 7 -n ip address replace 10.0.0.2/24 dev wlan0',
      'nsenter -t 7 -n ip link set dev wlan0 up']
     """
     if external_kind == "bridge":
-        make = [["ip", "link", "add", "name", wire.port, "type", "veth", "peer", "name", wire.passing],
+        make = [["ip", "link", "add", "name", wire.port, "type", "veth", "peer", "name", wire.passing,
+                 "address", wire.mac],
                 ["ip", "link", "set", "dev", wire.port, "master", wire.external, "up"]]
     else:
-        make = [["ip", "link", "add", "link", wire.external, "name", wire.passing, "type", "macvlan",
-                 "mode", "bridge"]]
+        make = [["ip", "link", "add", "link", wire.external, "name", wire.passing, "address", wire.mac,
+                 "type", "macvlan", "mode", "bridge"]]
     return [*make,
             ["ip", "link", "set", "dev", wire.passing, "netns", str(pid), "name", wire.internal],
             [*_inside(pid), "address", "replace", wire.address, "dev", wire.internal],
