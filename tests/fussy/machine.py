@@ -14,12 +14,19 @@ from .terminal import Answers, on_terminal
 
 COMMANDS = Path(sys.executable).parent
 
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
+# The checkout and the commands stay where they are, also when they lie below a place that becomes private.
 MOUNTS = """
 set -e
 mount -t tmpfs private /mnt
-mkdir /mnt/upper /mnt/work
+mkdir /mnt/upper /mnt/work /mnt/checkout /mnt/commands
+mount --bind "$1" /mnt/checkout
+mount --bind "$2" /mnt/commands
 mount -t overlay private /etc -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work
 for place in /opt /tmp /run; do mount -t tmpfs private $place; done
+[ -d "$1" ] || { mkdir -p "$1"; mount --bind /mnt/checkout "$1"; }
+[ -d "$2" ] || { mkdir -p "$2"; mount --bind /mnt/commands "$2"; }
 mkdir -p -m 700 /tmp/home
 echo ready
 exec cat
@@ -60,8 +67,9 @@ def private_machine(*key_directories: str) -> Iterator[Machine]:
     for program in ("unshare", "nsenter", "gpg"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is missing: see scripts/packages")
-    with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTS], text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTS, "sh", CHECKOUT, COMMANDS.parent]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
         assert process.stdin and process.stdout and process.stderr
         try:
             if process.stdout.readline() != "ready\n":

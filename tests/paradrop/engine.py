@@ -278,6 +278,7 @@ class Router:
 @pytest.fixture
 def router(engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     """A router without chutes."""
+    engine.clear()  # other tests use the engine of the session without a router
     for number, name in enumerate(("wan0", "lan0")):
         engine.run("ip", "link", "add", "name", name, "type", "veth", "peer", "name", f"{name}peer")
         engine.run("ip", "link", "set", "dev", name, "up")
