@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from statistics import median
 
 from disk import Disk, cool, own_mounts
 from homes import keys
+from main import stop
 from measure import Usage, run_script
 from trees import contents, pair
 
@@ -89,6 +91,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where the trees are")
     parser.add_argument("--sizes", action="store_true", help="leave out installing")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, stop)
     own_mounts()
     trees: Path = options.folder
     print(pair(trees))
