@@ -75,7 +75,8 @@ def abortPlans(update: "UpdateObject") -> bool:
 def told(error: Exception, where: str) -> str:
     """Log an exception and return what the one who asked is told of it."""
     if isinstance(error, ParadropError):
-        log.warning("%s: %s", where, error.message, exc_info=error)
+        log.warning("%s: %s", where, error.message)
+        log.debug("", exc_info=error)
         return error.message
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         log.error("%s", where, exc_info=error)
