@@ -39,12 +39,7 @@ def make_failsafe(target: Target) -> None:
             raise DamagedRelease(f"cannot make a failsafe: {os.fsdecode(entry.name)!r} of {current.name} is not what "
                                  "its manifest says; install a sound release first")
     described = current / os.fsdecode(manifest.PATH)
-    if described.is_file():
-        copy = staged / os.fsdecode(manifest.PATH)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(described.read_bytes())
-    for entry in reversed([entry for entry in entries if entry.type == "directory"]):
-        stage.finish_directory(entry)
+    stage.finish(entries, described.read_bytes() if described.is_file() else None)
     if target.failsafe.is_dir():
         disk.sync_filesystem(staged)
         disk.exchange(staged, target.failsafe)

@@ -35,10 +35,10 @@ def place(
                                               progress=progress, find=partial(oldfiles.find, target))
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
-        kept = staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes()
+        digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
         release = _free_name(target, described.name)
         previous = target.current_release()
-        _note_start(target, release, previous, manifest.digest(kept))
+        _note_start(target, release, previous, digest)
         records = _records(staged, described)
         disk.publish(staged, release)
     except OSError as error:
@@ -50,7 +50,7 @@ def place(
         disk.empty(target.staging)
         raise
     checked.save(target, records)
-    return release, manifest.digest(kept)
+    return release, digest
 
 
 def _plan(target: Target, boards: list[str]) -> unpack.Plan:

@@ -26,15 +26,25 @@ class Stage:
         return self.directory if name == b"." else self.directory + b"/" + name
 
     def make_directory(self, entry: manifest.Entry) -> None:
-        """Make a directory, for now ours alone; :meth:`finish_directory` gives it its mode."""
+        """Make a directory, for now ours alone; :meth:`finish` gives it its mode."""
         if entry.name != b".":
             os.mkdir(self.path(entry.name), 0o700)
 
-    def finish_directory(self, entry: manifest.Entry) -> None:
-        """Give a directory its owner, mode, attributes and time, once nothing is written into it any more."""
-        path = self.path(entry.name)
-        self._dress(path, entry)
-        os.utime(path, (entry.mtime, entry.mtime))
+    def finish(self, entries: Iterable[manifest.Entry], described: bytes | None) -> None:
+        """Put the manifest (DESCRIBED) into the release, and give the directories their facts, the deepest first.
+
+        Nothing may be written into the release after that.
+        """
+        if described is not None:
+            path = self.path(manifest.PATH)
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(described)
+            os.chmod(path, 0o644)
+        for entry in reversed([entry for entry in entries if entry.type == "directory"]):
+            path = self.path(entry.name)
+            self._dress(path, entry)
+            os.utime(path, (entry.mtime, entry.mtime))
 
     @contextmanager
     def linking(self, files: Iterable[tuple[manifest.Entry, bytes]]) -> Iterator[None]:

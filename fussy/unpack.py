@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -88,8 +88,7 @@ def unpack_release(
         wanted = _unpack_plain(stage, first, archive, plan, most)
         described = manifest.encode(wanted)
         _share(stage, wanted.entries, plan(wanted))
-    _keep_manifest(directory, described)
-    _finish(stage, wanted.entries)
+    stage.finish(wanted.entries, described)
     return wanted
 
 
@@ -142,19 +141,6 @@ def _write_missing(
     if missing:
         raise BadBundle(f"cannot unpack the bundle: {len(missing)} files of its manifest are not in it, the first is "
                         f"{os.fsdecode(wanted.entries[min(missing)].name)!r}; pack it again")
-
-
-def _keep_manifest(directory: Path, described: bytes) -> None:
-    path = directory / os.fsdecode(manifest.PATH)
-    path.parent.mkdir(mode=0o755, exist_ok=True)
-    path.write_bytes(described)
-    path.chmod(0o644)
-
-
-def _finish(stage: Stage, entries: Iterable[manifest.Entry]) -> None:
-    """Give the directories their modes and times, the deepest first."""
-    for entry in reversed([entry for entry in entries if entry.type == "directory"]):
-        stage.finish_directory(entry)
 
 
 def _unpack_plain(
