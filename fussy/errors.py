@@ -12,9 +12,13 @@
     ├── NoSpace              23   too few free bytes or inodes, said before anything is written
     ├── DamagedRelease       24   an installed release differs from its manifest
     ├── UnusableDelta        25   the base release of a delta is missing or altered: take the full bundle
+    ├── OnlyRefused          26   the channel offers only releases that failed here or must not be installed
     ├── HookFailed           30   .pre-install or .post-install failed, hung or could not be started
     ├── UnhealthyRelease     31   a health check of the release failed
-    └── SystemSetup          40   the machine lacks something: a program, a key, a usable target
+    ├── SystemSetup          40   the machine lacks something: a program, a key, a usable target
+    ├── Unreachable          50   no source of the channel can be reached
+    ├── UntrustedChannel     51   the channel's metadata or files can't be trusted: an attack, or expired
+    └── TooSlow              52   a source is too slow, or the time for an update is over
 
 Exit code 2 is a usage error of the command line (click's own). The codes 3, 4, 20, 21 and 40 are those of fussy 1.0.
 Messages read "cannot …: …" and end with what the operator can do. Whatever is not a FussyError is a bug and ends in
@@ -82,6 +86,12 @@ class UnusableDelta(FussyError):
     exit_code = 25
 
 
+class OnlyRefused(FussyError):
+    """All newer releases that the channel offers failed on this device before, or are too old."""
+
+    exit_code = 26
+
+
 class HookFailed(FussyError):
     """An install hook did not end well."""
 
@@ -98,3 +108,21 @@ class SystemSetup(FussyError):
     """Something about this machine has to be put right first."""
 
     exit_code = 40
+
+
+class Unreachable(FussyError):
+    """No source of the channel gave what was asked for."""
+
+    exit_code = 50
+
+
+class UntrustedChannel(FussyError):
+    """What a source of the channel says is not to be believed."""
+
+    exit_code = 51
+
+
+class TooSlow(FussyError):
+    """A source sends too slowly, or the time that an update may take is over."""
+
+    exit_code = 52
