@@ -99,9 +99,15 @@ def spell(raw: bytes) -> tuple[str, str]:
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One health check: a command (argument list, run in the release) or an HTTP address that must answer 2xx or 3xx.
+    """One health check, of one kind (see fussy.health): tried again until it passes or ``seconds`` are over.
 
-    ``contains`` is text that the command's output or the page must show. Tried again until ``seconds`` have passed.
+    ``command``: an argument list, run in the release. ``http``: an address that must answer 2xx or 3xx. ``unit``: a
+    systemd unit that must be active. ``dhcp``: a network interface on which a DHCP server must answer. ``dns``: a name
+    that must resolve, ``NAME`` or ``NAME@SERVER``. ``tcp``: ``HOST:PORT`` that must accept a connection. ``route``:
+    what ``ip route get`` must find a way for, such as ``9.9.9.9 from 192.168.1.77 iif br-lan``. ``lines``: a command
+    each of whose lines before the swap must be among its lines after it.
+    ``contains``: text that a command's output or a page must show. ``kept``: it must pass after the swap only if it
+    passed before it, too.
     """
 
     name: str
@@ -109,6 +115,31 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     http: str = ""
     contains: str = ""
     seconds: float = 30.0
+    unit: str = ""
+    dhcp: str = ""
+    dns: str = ""
+    tcp: str = ""
+    route: str = ""
+    lines: list[str] = []
+    kept: bool = False
+
+
+Confirm = Literal["checks", "boot", "hand"]
+
+
+class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When a release counts as good.
+
+    ``confirm``: ``checks``: as soon as hooks and checks have passed. ``boot``: when they have, and the checks pass
+    again after the device has booted. ``hand``: when somebody says so (``fussy confirm``).
+    ``seconds``: how long the device may run with it until then. ``boots``: how often it may boot until then; at the
+    boot after these it is taken back. ``watchdog``: the watchdog device that is held meanwhile (see fussy.watchdog).
+    """
+
+    confirm: Confirm = "checks"
+    seconds: float = 3600.0
+    boots: int = 2
+    watchdog: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -134,6 +165,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     devices: bool = False
     limits: Limits = Limits()
     health: list[Check] = []
+    trial: Trial = Trial()
     metadata: dict[str, str | int | float | bool | None] = {}
 
 

@@ -2,7 +2,11 @@
 
 Which release is current is not in here: the link ``current`` says it. A transaction is written before a release gets
 its name in the target, and taken out when its outcome is known, so what is found in it after a crash tells what was
-going on: before the swap ``current`` is still ``previous``, after it ``current`` is ``release``.
+going on: before the swap ``current`` is still ``previous``, after it ``current`` is ``release``. A trial follows the
+transaction where a release must prove itself for longer; what has become of that is told in fussy.trial.
+
+A device that falls back reads this file with the fussy of an older release: fields may be added, and texts may get
+values that it does not know.
 """
 
 import logging
@@ -14,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from fussy import disk
+from fussy.manifest import Confirm
 from fussy.target import Target
 
 log = logging.getLogger(__name__)
@@ -21,13 +26,16 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 _KEPT = 32
 
-Outcome = Literal["installed", "reverted", "failsafe", "unrecoverable", "refused", "rolled-back", "recovered"]
+Outcome = Literal["installed", "on-trial", "confirmed", "reverted", "failsafe", "unrecoverable", "refused",
+                  "rolled-back", "recovered"]
 
 
 class Transaction(msgspec.Struct, frozen=True):
     """A release that is being made current.
 
     ``stage`` is ``placing`` until its first hook may run; ``attempts`` counts how often it was tried after the swap.
+    ``reason``: why it is being taken back; "" while it is being brought in. ``discard``: whether it is deleted then.
+    ``worked``: see :attr:`Trial.worked`.
     """
 
     release: str
@@ -36,6 +44,33 @@ class Transaction(msgspec.Struct, frozen=True):
     stage: Literal["placing", "enabling"] = "placing"
     digest: str = ""
     attempts: int = 0
+    reason: str = ""
+    discard: bool = False
+    worked: dict[str, list[str]] = {}
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A release that is current and whose hooks and checks have passed, but that is not confirmed yet.
+
+    ``since`` and ``until`` are Unix times for people, by a clock that may be wrong. What counts is ``seconds``, how
+    long the device may run with it, of which ``spent`` were over when it had run for ``up`` seconds in the boot
+    called ``boot`` (see fussy.uptime), and ``boots``, how often it has booted, of ``most_boots``.
+    ``worked``: what passed before the swap: names of checks, each with the lines that it showed.
+    """
+
+    release: str
+    previous: str
+    confirm: Confirm
+    since: int
+    until: int
+    seconds: float
+    most_boots: int
+    boot: str
+    up: float
+    spent: float = 0.0
+    boots: int = 0
+    digest: str = ""
+    worked: dict[str, list[str]] = {}
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -49,9 +84,9 @@ class Bad(msgspec.Struct, frozen=True):
 
 
 class Last(msgspec.Struct, frozen=True):
-    """How the last change of the target ended, at a Unix time."""
+    """How the last change of the target ended (an :data:`Outcome`), at a Unix time."""
 
-    outcome: Outcome
+    outcome: str
     release: str
     reason: str
     at: int
@@ -64,6 +99,7 @@ class State(msgspec.Struct, frozen=True):
     previous: str = ""
     floor: str = ""
     transaction: Transaction | None = None
+    trial: Trial | None = None
     bad: list[Bad] = []
     last: Last | None = None
 
