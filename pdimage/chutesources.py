@@ -10,11 +10,9 @@ from paradrop.lib.checks import Fields, matches
 from paradrop.lib.errors import DescriptorError
 from pdimage.description import ChuteSource
 from pdimage.errors import Mistake
-from pdimage.inherit import resolve
+from pdimage.inherit import DESCRIPTORS, resolve
 from pdimage.yamlsource import Document, below, document, read
 
-# The newer form goes before the one of 2015.
-DESCRIPTORS = ("paradrop.yaml", "config.yaml")
 _NAME = matches(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", "letters, digits and . _ -")
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from pdimage.errors import Mistake
 from pdimage.yamlsource import Node, Place, merge, read
 
+# A chute's descriptor: the newer form goes before the one of 2015.
+DESCRIPTORS = ("paradrop.yaml", "config.yaml")
 # What only the top of a description can say.
 _TOP_ONLY = ("base", "boards", "name")
-# What tells the items of a list apart; lists that are not here are replaced as a whole.
-_IDENTITIES: Mapping[str, tuple[str, ...]] = {
-    "chutes": ("name", "path", "archive"), "overlay": (), "templates": ("target",), "health": ("name",),
-    "persistent": (), "platform.debian": (),
+# What tells the items of a list apart, empty for texts; lists that are not here are replaced as a whole.
+_IDENTITIES: Mapping[str, str] = {
+    "chutes": "name", "overlay": "", "templates": "target", "health": "name", "persistent": "", "platform.debian": "",
 }
 
 
@@ -100,11 +101,30 @@ def resolve(place: Place, text: str) -> Path:
 def _identity(path: str, item: Node) -> object:
     if path not in _IDENTITIES:
         return None
-    names = _IDENTITIES[path]
-    if not isinstance(item.value, dict) or not names:
-        return _plain(item)
-    return next(((name, item.value[name].value) for name in names if name in item.value), id(item))
-
-
-def _plain(item: Node) -> Any:
+    if path == "chutes":
+        return _chute_name(item) or id(item)
+    if _IDENTITIES[path]:
+        return _text(item, _IDENTITIES[path]) or id(item)
     return item.value if isinstance(item.value, str) else id(item)
+
+
+def _chute_name(item: Node) -> str:
+    """Return the name that a chute will have: as written, as in its descriptor, or as its directory or archive.
+
+    Empty if that can't be told; the mistake is for the reader of the description to find.
+    """
+    path = _text(item, "path")
+    place = path or _text(item, "archive")
+    directory = resolve(item.place, path)
+    descriptors = [directory / name for name in DESCRIPTORS if path and (directory / name).is_file()]
+    config = read(descriptors[0])[0] if descriptors else _item(item, "config")
+    return _text(item, "name") or _text(config, "name") or Path(place).name.partition(".")[0]
+
+
+def _item(node: Node | None, key: str) -> Node | None:
+    return node.value.get(key) if node and isinstance(node.value, dict) else None
+
+
+def _text(node: Node | None, key: str) -> str:
+    found = _item(node, key)
+    return found.value if found and isinstance(found.value, str) else ""

@@ -5,13 +5,15 @@
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from fussy import manifest
+from fussy import manifest, versions
 from fussy.manifest import Check, Limits
 from paradrop.lib import settings as runtime
 from paradrop.lib.checks import Fields, matches, not_empty, plain
@@ -51,6 +53,8 @@ def read_image(path: Path, board: str | None, variables: Variables) -> tuple[Ima
     """Read the description at PATH; what is wrong is in the mistakes, and harmless in the image."""
     gathered = gather(path, board)
     mistakes = gathered.mistakes
+    if mistakes and not gathered.root.value:
+        return Image("", ""), mistakes  # nothing could be read, so nothing more can be said
     known = document(gathered.root).data.get("variables")
     values = {**(known if isinstance(known, dict) else {}), **variables}
 
@@ -108,6 +112,8 @@ class Reader:
             resources=self._resources(top.fields("resources")), settings=self._settings(top),
             system=top.text("system", _absolute) or "/", keys=self._path(top, "keys", directory=True),
         )
+        if versions.key(image.floor) > versions.key(image.version or image.floor):
+            top.wrong("floor", f"is above the version, {image.version}: once in use, the release would refuse itself")
         if not isinstance(top.get("variables"), Mapping | None):
             top.wrong("variables", "must be a mapping of names to values")
         for name in ("base", "boards"):
@@ -139,7 +145,7 @@ class Reader:
     def _check(self, fields: Fields) -> Check:
         found = Check(
             name=fields.required("name"), command=list(fields.texts("command")),
-            http=fields.text("http", matches("https?://.+", "an address such as 'http://127.0.0.1:9000/'")) or "",
+            http=fields.text("http", _address) or "",
             contains=fields.text("contains") or "", seconds=_number(fields, "seconds", 30.0))
         if ("command" in fields) == ("http" in fields):
             fields.mistakes.append(f"{fields.path}: needs either a command or an http address")
@@ -165,18 +171,27 @@ class Reader:
 
     def _settings(self, top: Fields) -> Mapping[str, str]:
         fields = top.fields("settings")
+        values = _texts_by_name(fields)
         for name in fields.names():
+            default = getattr(runtime, name, None)
             if not hasattr(runtime, name) or not name.isupper():
                 near = difflib.get_close_matches(name, [one for one in dir(runtime) if one.isupper()], 1)
                 fields.wrong(name, "is no setting of the runtime" + (f"; is {near[0]} meant?" if near else ""))
-        return _texts_by_name(fields)
+            elif isinstance(default, bool | int | float) and name in values:
+                value = runtime.parseValue(values[name])
+                kinds = bool if isinstance(default, bool) else int | float
+                if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                    fields.wrong(name, f"must be {'true or false' if kinds is bool else 'a number'}, as its default "
+                                       f"{default}")
+        return values
 
     def _metadata(self, top: Fields) -> Mapping[str, str | int | float | bool | None]:
         fields = top.fields("metadata")
         values: dict[str, Any] = {}
         for name in fields.names():
             values[name] = fields.get(name)
-            if not isinstance(values[name], str | int | float | bool | None):
+            finite = not isinstance(values[name], float) or math.isfinite(values[name])
+            if not isinstance(values[name], str | int | float | bool | None) or not finite:
                 fields.wrong(name, "must be text, a number, true or false; put it in quotes")
                 values[name] = None
         return values
@@ -242,6 +257,15 @@ def _texts_by_name(fields: Fields) -> dict[str, str]:
         else:
             values[name] = str(value)
     return values
+
+
+def _address(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    return None if good else "must be an address such as 'http://127.0.0.1:9000/'"
 
 
 def _release_name(text: str) -> str | None:

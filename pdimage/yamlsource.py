@@ -137,7 +137,8 @@ class _Reader:
         self.mistakes.append(Mistake(str(self.file), node.start_mark.line + 1, path, text))
 
 
-# Given the path of a list and an item, says what tells the item from others; None for a list that is replaced whole.
+# Given the path of a list and an item, says what tells the item from others, as a value with a hash; None for a list that
+# is replaced whole.
 Identity = Callable[[str, Node], object]
 
 
@@ -152,9 +153,18 @@ def merge(base: Node, over: Node, identity: Identity, path: str = "") -> Node:
                      if key in base.value and key in over.value else over.value.get(key) or base.value[key]
                      for key in dict.fromkeys([*base.value, *over.value])}, over.place)
     if isinstance(base.value, list) and isinstance(over.value, list):
-        items = {identity(path, item): item for item in [*base.value, *over.value]}
-        return over if None in items else Node(list(items.values()), over.place)
+        return over if any(identity(path, item) is None for item in over.value) else Node(
+            _joined(base.value, over.value, lambda item: identity(path, item)), over.place)
     return over
+
+
+def _joined(base: list[Node], over: list[Node], identity: Callable[[Node], object]) -> list[Node]:
+    """Return BASE with the items of OVER, each in the place of its namesakes if BASE has such, else at the end."""
+    own: dict[object, list[Node]] = {}
+    for item in over:
+        own.setdefault(identity(item), []).append(item)
+    kept = [same for item in base for same in own.pop(identity(item), [item])]
+    return [*kept, *(item for items in own.values() for item in items)]
 
 
 def document(root: Node) -> Document:

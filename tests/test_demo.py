@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 DEMO = Path(__file__).resolve().parent.parent / "scripts" / "demo"
-NO_ARCHIVE = re.compile(r"Failed to fetch|Could not resolve|Unable to locate package|Could not connect")
+NO_ARCHIVE = re.compile(r"Failed to fetch|Could not resolve|Unable to locate package|Could not connect|no Docker engine"
+                        r"|Could not find a version|Temporary failure in name resolution")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the firmware's files belong to root"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts a machine with a Docker engine"),
 ]
 
 
@@ -31,7 +32,7 @@ def demo() -> Iterator["subprocess.Popen[str]"]:
 
 
 def directory(output: str) -> Path:
-    found = re.search(r"^A field upgrade, from end to end, in (\S+)$", output, re.MULTILINE)
+    found = re.search(r"^Firmware for a router, from end to end, in (\S+)$", output, re.MULTILINE)
     assert found, output
     return Path(found[1])
 
@@ -54,16 +55,19 @@ def check_nothing_left(output: str) -> None:
     place = directory(output)
     assert not place.exists()
     assert not processes_of(place)
+    assert place.name not in Path("/proc/mounts").read_text()
+    assert not list(Path("/sys/fs/cgroup").rglob(f"{place.name}*"))
 
 
 def test_the_demo_keeps_its_promises() -> None:
     with demo() as process:
         output, _ = process.communicate(timeout=300)
     if process.returncode and NO_ARCHIVE.search(output):
-        pytest.skip("no Debian archive can be reached")
+        pytest.skip("no Debian archive or package index can be reached, or no engine can run")
     assert process.returncode == 0, output
     assert output.rstrip().endswith("All as promised.")
-    assert re.findall(r"The page says: This is version (\d)", output) == ["1", "2", "2", "2", "2", "2"]
+    assert re.findall(r"^ +Hello World.*?(from Paradrop|version 2)", output, re.MULTILINE) == [
+        "from Paradrop", *["version 2"] * 5]
     check_nothing_left(output)
 
 
@@ -73,11 +77,11 @@ def test_a_stopped_demo_leaves_nothing_behind() -> None:
         output = ""
         for line in process.stdout:
             output += line
-            if "The page says" in line:  # now there are keys, agents, a service
+            if "Hello World from" in line:  # now there are keys, agents, two machines, a runtime with a chute
                 assert processes_of(directory(output))
                 os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
-    if process.returncode == 100 and NO_ARCHIVE.search(output):
-        pytest.skip("no Debian archive can be reached")
+    if process.returncode not in (0, 143) and NO_ARCHIVE.search(output):
+        pytest.skip("no Debian archive or package index can be reached, or no engine can run")
     assert process.returncode == 143, output
     check_nothing_left(output)

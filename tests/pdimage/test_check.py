@@ -74,6 +74,16 @@ def test_all_mistakes_are_told_at_once(workshop: Workshop) -> None:
      "must not be below .fussy, which describes the release"),
     ("name: r\nversion: '1'\nvariables: {a: 1}\nfloor: '{{ b }}'", "image.yaml:4: floor: the template needs what is "
      "not there: 'b' is undefined; set it in variables, or correct the name"),
+    ("name: r\nversion: '1'\nfloor: '2'", "image.yaml:3: floor: is above the version, 1: once in use, the release would "
+     "refuse itself"),
+    ("name: r\nversion: '1'\nhealth: [{name: x, http: 'http://[::1'}]", "image.yaml:3: health[0].http: must be an "
+     "address such as 'http://127.0.0.1:9000/' (for example http: 'http://127.0.0.1/')"),
+    ("name: r\nversion: '1'\nmetadata: {a: .inf}", "image.yaml:3: metadata.a: must be text, a number, true or false; "
+     "put it in quotes"),
+    ("name: r\nversion: '1'\nsettings: {PDFCD_PORT: web}", "image.yaml:3: settings.PDFCD_PORT: must be a number, as "
+     "its default 14321"),
+    ("name: r\nversion: '1'\nsettings: {DEBUG_MODE: 1}", "image.yaml:3: settings.DEBUG_MODE: must be true or false, as "
+     "its default False"),
 ])
 def test_one_mistake_is_told_alone(workshop: Workshop, text: str, mistake: str) -> None:
     name, version = "image.yaml:1: name: is missing", "image.yaml:1: version: is missing"
@@ -97,6 +107,28 @@ def test_inheritance_joins_and_replaces(workshop: Workshop) -> None:
     assert [(one.name, one.command) for one in image.health] == [("x", ["true"]), ("y", ["b"])]
     assert (image.metadata, image.limits.pre_install, image.persistent) == ({"a": 1, "b": 3}, 10, ())
     assert [source.name for source in image.sources] == ["image.yaml", "base.yaml"]
+
+
+def test_a_chute_takes_the_place_of_its_namesake_in_the_base(workshop: Workshop) -> None:
+    for path, name in (("old/web", "name: shop\n"), ("mine", "name: shop\n"), ("old/dns", "")):
+        workshop.file(f"{path}/config.yaml", f"{name}dockerfile: {{local: Dockerfile}}\n")
+        workshop.file(f"{path}/Dockerfile", "FROM busybox\n")
+    workshop.describe({"name": "base", "version": "1", "chutes": [{"path": "old/web"}, {"path": "old/dns"}]}, "b.yaml")
+    image = workshop.image({"base": "b.yaml", "name": "r", "chutes": [{"path": "mine"}]})
+    assert [(chute.name, chute.path) for chute in image.chutes] == [
+        ("shop", workshop.place / "mine"), ("dns", workshop.place / "old/dns")]
+    assert workshop.mistakes({"base": "b.yaml", "name": "r", "chutes": [{"path": "mine"}, {"path": "old/web"}]}) == [
+        "image.yaml:5: chutes[1]: is called shop as chutes[0] is; give it a name"]
+
+
+def test_items_without_a_sound_name_are_told_also_beside_those_of_a_base(workshop: Workshop) -> None:
+    workshop.describe({"health": [{"name": "x", "command": ["true"]}], "persistent": ["/a"]}, "base.yaml")
+    assert workshop.mistakes("base: base.yaml\nname: r\nversion: '1'\nhealth: [{name: [x], command: [a]}]\n"
+                             "chutes: [{path: {}}, 3]\npersistent: [{}]\n") == [
+        "image.yaml:4: health[1].name: must be text; put it in quotes (for example name: page)",
+        "image.yaml:5: chutes[0].path: must be text; put it in quotes (for example path: ../chutes/hello-world)",
+        "image.yaml:5: chutes[1]: must be a mapping of names to values",
+        "image.yaml:6: persistent[1]: must be text; put it in quotes"]
 
 
 def test_mistakes_in_a_base_name_the_base(workshop: Workshop) -> None:
@@ -171,6 +203,12 @@ def test_what_lasts_on_the_router_is_not_part_of_a_release(workshop: Workshop) -
         "lasts through upgrades; let a hook write it where it is missing",
         "pass.j2: would take the place of /etc/passwords, but /etc/passwords is the router's own and lasts through "
         "upgrades; let a hook write it where it is missing"]
+
+
+def test_of_a_file_that_is_no_text_only_that_is_told(workshop: Workshop) -> None:
+    workshop.file("image.yaml", b"\xff\xfename")
+    with pytest.raises(Mistakes, match="1 mistake\n.*image.yaml: is not YAML in UTF-8"):
+        check(workshop.place / "image.yaml")
 
 
 def test_aliases_that_explode_are_refused(workshop: Workshop) -> None:
