@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pdimage.errors import Mistake
 from pdimage.yamlsource import Node, Place, merge, read

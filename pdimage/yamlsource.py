@@ -137,8 +137,8 @@ class _Reader:
         self.mistakes.append(Mistake(str(self.file), node.start_mark.line + 1, path, text))
 
 
-# Given the path of a list and an item, says what tells the item from others, as a value with a hash; None for a list that
-# is replaced whole.
+# Given the path of a list and an item, says what tells the item from others, as a value with a hash; None for a list
+# that is replaced whole.
 Identity = Callable[[str, Node], object]
 
 

@@ -74,16 +74,16 @@ def test_all_mistakes_are_told_at_once(workshop: Workshop) -> None:
      "must not be below .fussy, which describes the release"),
     ("name: r\nversion: '1'\nvariables: {a: 1}\nfloor: '{{ b }}'", "image.yaml:4: floor: the template needs what is "
      "not there: 'b' is undefined; set it in variables, or correct the name"),
-    ("name: r\nversion: '1'\nfloor: '2'", "image.yaml:3: floor: is above the version, 1: once in use, the release would "
-     "refuse itself"),
-    ("name: r\nversion: '1'\nhealth: [{name: x, http: 'http://[::1'}]", "image.yaml:3: health[0].http: must be an "
-     "address such as 'http://127.0.0.1:9000/' (for example http: 'http://127.0.0.1/')"),
+    ("name: r\nversion: '1'\nfloor: '2'", "image.yaml:3: floor: is above the version, 1: once in use, the release "
+     "would refuse itself"),
+    ("name: r\nversion: '1'\nhealth: [{name: x, http: 'http://[::1'}]", "image.yaml:3: health[0].http: must be "
+     "an address such as 'http://127.0.0.1:9000/' (for example http: 'http://127.0.0.1/')"),
     ("name: r\nversion: '1'\nmetadata: {a: .inf}", "image.yaml:3: metadata.a: must be text, a number, true or false; "
      "put it in quotes"),
     ("name: r\nversion: '1'\nsettings: {PDFCD_PORT: web}", "image.yaml:3: settings.PDFCD_PORT: must be a number, as "
      "its default 14321"),
-    ("name: r\nversion: '1'\nsettings: {DEBUG_MODE: 1}", "image.yaml:3: settings.DEBUG_MODE: must be true or false, as "
-     "its default False"),
+    ("name: r\nversion: '1'\nsettings: {DEBUG_MODE: 1}", "image.yaml:3: settings.DEBUG_MODE: must be true or false, "
+     "as its default False"),
 ])
 def test_one_mistake_is_told_alone(workshop: Workshop, text: str, mistake: str) -> None:
     name, version = "image.yaml:1: name: is missing", "image.yaml:1: version: is missing"
