@@ -235,7 +235,8 @@ class _Verbs(click.Group):
         "clean": clean_command, "failsafe": failsafe_command, "install": install_command, "pack": pack_command,
         "recover": recover_command, "rollback": rollback_command, "status": status_command, "verify": verify_command,
     }
-    elsewhere = {"keys": "fussy.keys", "link-tree": "fussy.linktree", "southrollback": "fussy.southrollback"}
+    elsewhere = {"keys": "fussy.keys", "link-tree": "fussy.linktree", "publish": "fussy.publishing.cli",
+                 "southrollback": "fussy.southrollback"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*self.own, *self.elsewhere])
