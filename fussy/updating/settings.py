@@ -1,0 +1,98 @@
+"""What the router's owner sets: ``/etc/fussy/update.toml``."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fussy.errors import SystemSetup
+from fussy.updating import windows
+
+DEFAULT = "/etc/fussy/update.toml"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The settings; see README.rst beside this module for what each one means."""
+
+    sources: list[str] = []
+    product: str = ""
+    mode: Literal["automatic", "notify", "off"] = "automatic"
+    window: str = ""
+    random_delay: float = 1800.0
+    bandwidth: int = 0
+    lowest_speed: int = 1000
+    patience: float = 30.0
+    check_deadline: float = 120.0
+    deadline: float = 4 * 3600.0
+    proxy: str = ""
+    device: str = ""
+    boards: list[str] = []
+
+
+def load(path: Path) -> Settings:
+    """Read the settings.
+
+    :raises SystemSetup: the file can't be read or has mistakes; the message names all of them
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise SystemSetup(f"cannot look for updates: there is no {path}; write one with `sources` and `product`, "
+                          "or name another with --settings") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SystemSetup(f"cannot read {path}: {error}") from error
+    settings, mistakes = parse(found)
+    if mistakes:
+        raise SystemSetup(f"cannot use {path}: {'; '.join(mistakes)}")
+    return settings
+
+
+def parse(found: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """Return the settings and all mistakes in them; a setting that is wrong has its default."""
+    types = get_type_hints(Settings)
+    good, mistakes = {}, []
+    for name, value in found.items():
+        if name not in types:
+            mistakes.append(f"there is no setting {name!r}")
+            continue
+        try:
+            good[name] = msgspec.convert(value, types[name])
+        except msgspec.ValidationError as error:
+            mistakes.append(f"{name}: {error}")
+    settings = Settings(**good)
+    bad = {mistake.partition(":")[0] for mistake in mistakes}
+    return settings, mistakes + [mistake for mistake in _problems(settings) if mistake.partition(":")[0] not in bad]
+
+
+def _problems(settings: Settings) -> list[str]:
+    wrong = [] if settings.sources else ["sources: name at least one URL or directory"]
+    wrong += [f"sources: {problem}" for source in settings.sources if (problem := _source_problem(source))]
+    if not settings.product or settings.product != settings.product.strip("/"):
+        wrong.append("product: name the product line, as the channel calls it")
+    try:
+        windows.parse(settings.window)
+    except ValueError as error:
+        wrong.append(f"window: {error}")
+    wrong += [f"{name}: must not be below {least:g}" for name, least in
+              (("random_delay", 0), ("bandwidth", 0), ("lowest_speed", 1), ("patience", 1), ("check_deadline", 1),
+               ("deadline", 1)) if not getattr(settings, name) >= least]
+    if 0 < settings.bandwidth < settings.lowest_speed:
+        wrong.append("bandwidth: must not be below lowest_speed, or each download would be given up")
+    if settings.proxy not in ("", "none") and urlsplit(settings.proxy).scheme not in ("http", "https"):
+        wrong.append("proxy: write http://host:port, or none")
+    return wrong
+
+
+def _source_problem(source: str) -> str:
+    if source.startswith("/"):
+        return ""
+    try:
+        parts = urlsplit(source)
+        usable = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        return f"{source!r} is neither an http(s) address without a query nor an absolute directory"
+    return ""

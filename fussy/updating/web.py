@@ -1,0 +1,238 @@
+"""A channel on a web server, read with urllib3: plain GET requests, ranges, nothing else.
+
+Nothing that a server does can hold this up: connecting (with TLS and a proxy), and then the head of its answer, must be
+over within ``patience`` as a whole; the body must keep the lowest speed. Redirects are followed a few times, never from
+https to http. Bodies are taken as they are, not decompressed.
+"""
+
+import os
+import re
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    ReadTimeoutError,
+    SSLError,
+    SystemTimeWarning,
+)
+
+from fussy import __version__
+from fussy.errors import FussyError, TooSlow, Unreachable
+from fussy.updating.pace import Limits, Pace
+from fussy.updating.sources import CHUNK, Body, Missing
+
+_REDIRECTS = 5
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+# A clock in 1970 is told once, by the updater, and not for each connection.
+warnings.simplefilter("ignore", SystemTimeWarning)
+
+
+class _Bounded(HTTPConnection):
+    """A connection whose beginnings take no longer than its time-out as a whole, however they trickle."""
+
+    _twin: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        self._close_twin()
+        self._twin = sock.dup()  # TLS takes the other one over
+        return sock
+
+    def connect(self) -> None:
+        with self._bounded():
+            super().connect()
+
+    def getresponse(self) -> Any:
+        with self._bounded():
+            return super().getresponse()
+
+    def close(self) -> None:
+        self._close_twin()
+        super().close()
+
+    def _close_twin(self) -> None:
+        if self._twin:
+            self._twin.close()
+            self._twin = None
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        over = threading.Event()
+        limit = self.timeout if isinstance(self.timeout, int | float) else None
+
+        def cut() -> None:
+            over.set()
+            if self._twin:
+                with suppress(OSError):
+                    self._twin.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(limit or 60, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:
+            if over.is_set():
+                raise ReadTimeoutError(None, None, "no answer in time") from error  # type: ignore[arg-type]
+            raise
+        finally:
+            timer.cancel()
+
+
+class _BoundedTls(_Bounded, HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Bounded
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _BoundedTls
+
+
+class Web:
+    """A channel below a URL.
+
+    :param proxy: URL of a proxy, ``none``, or "" for what the environment says (``http_proxy``, ``no_proxy`` …)
+    """
+
+    def __init__(self, base: str, limits: Limits, proxy: str = "") -> None:
+        self.name = base.rstrip("/")
+        self._limits = limits
+        self._proxy = proxy
+        self._managers: dict[str, urllib3.PoolManager] = {}
+
+    @contextmanager
+    def open(self, path: str, start: int = 0, validator: str = "") -> Iterator[Body]:
+        """See :class:`fussy.updating.sources.Source`; the validator is a strong ETag."""
+        headers = {"User-Agent": f"fussy/{__version__}", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if validator:
+                headers["If-Range"] = validator
+        response = self._get(f"{self.name}/{quote(path)}", headers)
+        try:
+            yield self._body(response, path, start)
+        finally:
+            # the rest of a body that nobody wants must not be read
+            if response.length_remaining != 0:
+                response.close()
+            response.release_conn()
+
+    def _get(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        for _ in range(_REDIRECTS + 1):
+            self._limits.check()
+            with self._failures():
+                timeout = urllib3.Timeout(connect=self._limits.patience, read=self._limits.patience)
+                response = self._manager(url).urlopen("GET", url, redirect=False, retries=False, preload_content=False,
+                                                      decode_content=False, timeout=timeout, headers=headers)
+            if not (location := response.get_redirect_location()):
+                return response
+            response.close()
+            url = self._follow(url, location)
+        raise Unreachable(f"{self.name} redirects more than {_REDIRECTS} times")
+
+    def _follow(self, url: str, location: str) -> str:
+        new = urljoin(url, location)
+        old, parts = urlsplit(url), urlsplit(new)
+        if parts.scheme not in ("http", "https") or not parts.hostname or \
+                (old.scheme, parts.scheme) == ("https", "http"):
+            raise Unreachable(f"{self.name} redirects to {new}: from https only https is followed")
+        return new
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        proxy = self._proxy_for(url)
+        if proxy not in self._managers:
+            settings: dict[str, Any] = {"num_pools": 2, "maxsize": 1}
+            made = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
+            made.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+            self._managers[proxy] = made
+        return self._managers[proxy]
+
+    def _proxy_for(self, url: str) -> str:
+        if self._proxy:
+            return "" if self._proxy == "none" else self._proxy
+        if not any(name.lower().endswith("_proxy") for name in os.environ):
+            return ""
+        from urllib.request import getproxies, proxy_bypass  # takes a while to load
+
+        parts = urlsplit(url)
+        proxies = getproxies()
+        return "" if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all") or ""
+
+    def _body(self, response: urllib3.BaseHTTPResponse, path: str, start: int) -> Body:
+        status = response.status
+        if status in (403, 404, 410):
+            raise Missing(f"{self.name} has no {path} (HTTP status {status})")
+        if status == 511:
+            raise self._page()
+        total, begins = -1, 0
+        if status == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if not match or int(match[1]) != start:
+                raise Unreachable(f"{self.name} sends another part of {path} than was asked for")
+            begins, total = start, int(match[2])
+        elif status == 200:
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() and not response.headers.get("Content-Encoding") else -1
+        elif status == 416 and start:
+            raise Missing(f"{self.name} has no more of {path}")
+        else:
+            raise Unreachable(f"{self.name} answers with HTTP status {status}")
+        tag = response.headers.get("ETag", "")
+        return Body(self._chunks(response), begins, total, "" if tag.startswith("W/") else tag)
+
+    def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        pace, first = Pace(self._limits), True
+        while True:
+            with self._failures():
+                chunk = response.read1(CHUNK, decode_content=False)
+            if not chunk:
+                return
+            if first and response.status == 200 and chunk.lstrip()[:1] == b"<":
+                raise self._page()
+            first = False
+            pace.count(len(chunk))
+            yield chunk
+
+    def _page(self) -> Unreachable:
+        return Unreachable(f"a web page answers in place of {self.name}: a captive portal? "
+                           "Log in to the network with a browser")
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what goes wrong on the network into errors of ours."""
+        try:
+            yield
+        except (ConnectTimeoutError, ReadTimeoutError) as error:
+            if isinstance(error, ConnectTimeoutError):
+                raise Unreachable(f"{self.name} can't be connected to: it does not answer") from error
+            raise TooSlow(f"{self.name} sent nothing for {self._limits.patience:g} s (slow retrieval)") from error
+        except SSLError as error:
+            raise Unreachable(f"{self.name} can't prove who it is: {_cause(error)}; is the clock right?") from error
+        except (HTTPError, OSError, ValueError) as error:
+            raise Unreachable(f"{self.name}: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return the shortest true account of an error: urllib3 packs the real one into others."""
+    if isinstance(error, MaxRetryError) and error.reason:
+        return _cause(error.reason)
+    if isinstance(error, FussyError):
+        return str(error)
+    inner = error.__cause__ or next((argument for argument in error.args if isinstance(argument, OSError)), None)
+    if isinstance(inner, OSError):
+        return inner.strerror or str(inner) or type(inner).__name__
+    return str(error) or type(error).__name__
