@@ -44,11 +44,12 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Spoilt(msgspec.Struct, frozen=True):
-    """A bundle of the channel that could not be used, by its SHA-256; it is not fetched again for a day."""
+    """A bundle of the channel that could not be used, by its SHA-256; it is not fetched again before the Unix time
+    ``until`` (0: never)."""
 
     sha256: str
     reason: str
-    at: int
+    until: int
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -1,0 +1,103 @@
+"""For those who need files of the channel for something other than an update, such as self-repair."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fussy import cronlock
+from fussy.channel import Offer
+from fussy.errors import Busy, FussyError, SystemSetup, TooSlow, Unreachable, UntrustedChannel
+from fussy.target import Target
+from fussy.updating import device, downloads, record, sources, trusted
+from fussy.updating.choose import Found
+from fussy.updating.clock import Clock
+from fussy.updating.pace import Limits
+from fussy.updating.settings import Settings
+
+KEYRING = Path("/etc/fussy/keys")
+
+
+@contextmanager
+def locked(target: Target) -> Iterator[Path]:
+    """Hold the lock of the updater; give its directory.
+
+    :raises Busy: another updater works
+    :raises SystemSetup: the target can't be written
+    """
+    place = record.place(target)
+    try:
+        target.private.mkdir(mode=0o700, exist_ok=True)
+        place.mkdir(mode=0o700, exist_ok=True)
+        lock = cronlock.Flock(place / "lock")
+        lock.__enter__()
+    except cronlock.Busy as error:
+        raise Busy(f"cannot update {target.root}: another updater works on it ({error}); wait for it to end") from error
+    except OSError as error:
+        raise SystemSetup(f"cannot update {target.root}: {error.strerror}: {error.filename}; run as root") from error
+    try:
+        yield place
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def limits(settings: Settings, seconds: float) -> Limits:
+    """Return what a source is allowed, if all must be over in so many SECONDS."""
+    return Limits(settings.patience, settings.lowest_speed, settings.bandwidth, time.monotonic() + seconds)
+
+
+def refresh(place: Path, settings: Settings, root: bytes, clock: Clock,
+            troubles: list[FussyError]) -> tuple[sources.Source, list[Found]]:
+    """Return the first source that can be believed, and what it offers; the lock is held.
+
+    :param troubles: gets what was wrong with those before it
+    :raises UntrustedChannel: none can, and one lied
+    :raises TooSlow: none can, and one is too slow
+    :raises Unreachable: none can be reached
+    """
+    own: list[FussyError] = []
+    for name in sources.present(settings.sources):
+        source = sources.connect(name, limits(settings, settings.check_deadline), settings.proxy)
+        try:
+            with trusted.named(source):
+                return source, trusted.refresh(place, root, source, clock, settings.product)
+        except (Unreachable, TooSlow, UntrustedChannel) as error:
+            own.append(error)
+            troubles.append(error)
+    raise downloads.worst(own)
+
+
+def offers(target: Target, settings: Settings, keyring: Path = KEYRING) -> list[Offer]:
+    """Return all that the channel offers for the product of this device.
+
+    :raises FussyError: see :func:`refresh`
+    """
+    with locked(target) as place:
+        return [found.offer for found in _found(target, place, settings, keyring)]
+
+
+def fetch(target: Target, settings: Settings, offer: Offer, keyring: Path = KEYRING) -> Path:
+    """Return the file of OFFER, whole and verified, on the target's disk. Who has used it deletes it.
+
+    :raises SystemSetup: the channel does not offer it any more
+    :raises FussyError: see :func:`refresh` and :func:`fussy.updating.downloads.fetch`
+    """
+    with locked(target) as place:
+        wanted = next((found for found in _found(target, place, settings, keyring) if found.offer == offer), None)
+        if wanted is None:
+            raise SystemSetup(f"cannot fetch {offer.release}: the channel does not offer it any more")
+        return download(place, settings, wanted)
+
+
+def download(place: Path, settings: Settings, wanted: Found, *, progress: downloads.Progress | None = None,
+             troubles: list[FussyError] | None = None) -> Path:
+    """Return a file of the channel on the target's disk, from the first source that has it; the lock is held."""
+    allowed = limits(settings, settings.deadline)
+    there = [sources.connect(name, allowed, settings.proxy) for name in sources.present(settings.sources)]
+    return downloads.fetch(place, wanted, there, progress=progress, troubles=troubles)
+
+
+def _found(target: Target, place: Path, settings: Settings, keyring: Path) -> list[Found]:
+    root = device.shipped_root(keyring)
+    _, found = refresh(place, settings, root, device.clock(target, keyring, root, time.time()), [])
+    return found

@@ -1,0 +1,280 @@
+"""One run of the updater: look, choose, fetch, install, remember (command ``fussy-update``).
+
+A run may be killed anywhere. Until the bundle is handed to fussy.install nothing but the updater's own directory has
+changed, and each file there is replaced or verified; from then on fussy.enable and fussy.recover answer for it.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fussy import __version__, install, state
+from fussy import target as targets
+from fussy.errors import (
+    BadBundle,
+    Busy,
+    FussyError,
+    Incompatible,
+    OnlyRefused,
+    Reverted,
+    TooSlow,
+    Unreachable,
+    Unrecoverable,
+    Untrusted,
+    UntrustedChannel,
+    UnusableDelta,
+)
+from fussy.target import Target
+from fussy.updating import device, downloads, fetching, history, record, sources, trusted
+from fussy.updating.choose import Choice, Device, Found, choose, named
+from fussy.updating.clock import Clock
+from fussy.updating.record import Outcome, Problem, Record, Seen, Spoilt, Waiting
+from fussy.updating.settings import Settings
+
+if TYPE_CHECKING:
+    import click
+
+log = logging.getLogger(__name__)
+
+DAY = 86400
+_MOST_SPOILT = 32
+EXIT_CODES: dict[Outcome, int] = {"held": 11, "postponed": 11, "outside-window": 11, "notify-only": 11, "roll-out": 11,
+                                  "on-trial": 12, "refused": OnlyRefused.exit_code}
+_OF_ERRORS: list[tuple[type[FussyError], Outcome]] = [
+    (Reverted, "reverted"), (Unrecoverable, "unrecoverable"), (Unreachable, "unreachable"),
+    (UntrustedChannel, "untrusted"), (TooSlow, "slow")]
+
+# Makes a progress report for a label.
+Bar = Callable[[str], AbstractContextManager[downloads.Progress | None]]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a run is asked for: look only (CHECK), say what would be done (DRY_RUN), or install whatever was set
+    before (INSIST)."""
+
+    check: bool = False
+    dry_run: bool = False
+    insist: bool = False
+
+
+def run(path: Path, settings: Settings, keyring: Path, wish: Wish, *, bar: Bar | None = None) -> Record:
+    """Update the target at PATH if there is something to update to; return how it went, as it was recorded.
+
+    What goes wrong with the channel or a release is in the record, with its exit code, and is not raised.
+
+    :raises Busy: another updater, or another command on the target, works
+    :raises SystemSetup: there is no such target
+    """
+    target = targets.find(path)
+    with fetching.locked(target) as place:
+        return _Run(target, place, settings, keyring, wish, bar or (lambda label: nullcontext())).run()
+
+
+class _Run:
+    """A run, with what it has found out so far."""
+
+    def __init__(self, target: Target, place: Path, settings: Settings, keyring: Path, wish: Wish, bar: Bar) -> None:
+        self.target, self.place, self.settings, self.keyring = target, place, settings, keyring
+        self.wish, self.bar = wish, bar
+        self.old = record.load(target)
+        self.now = int(time.time())
+        self.troubles: list[FussyError] = []
+        self.spoilt = [one for one in self.old.spoilt if not one.until or one.until > self.now]
+        self.checked, self.source, self.downloaded = self.old.checked, "", 0
+        self.seen: Seen | None = None
+        self.choice: Choice | None = None
+        self.version = ""
+        self.note = ""
+
+    def run(self) -> Record:
+        """Do everything, and remember how it ended."""
+        try:
+            outcome, line, code = self._update()
+        except Busy:
+            raise
+        except FussyError as error:
+            log.info("%s", error)
+            outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(error, kind)), "failed")
+            line, code = str(error), error.exit_code
+        liars = [str(error) for error in self.troubles if isinstance(error, UntrustedChannel) and str(error) not in line]
+        line = "; ".join(part for part in (line, self.note, *(f"not believed: {liar}" for liar in liars)) if part)
+        return self._remember(outcome, line, code)
+
+    def _update(self) -> tuple[Outcome, str, int]:
+        """Return outcome, line and exit code."""
+        look_only = self.wish.check or self.wish.dry_run
+        if self.settings.mode == "off" and not look_only and not self.wish.insist:
+            return "off", "updates are switched off", 0
+        if on := self._settled().trial:
+            return "on-trial", f"{on.release} is on trial: nothing is installed before it is confirmed", 12
+        root = device.shipped_root(self.keyring)
+        clock = device.clock(self.target, self.keyring, root, self.now)
+        self.note = clock.note()
+        me = device.device(self.target, self.settings, state.load(self.target))
+        self.version = me.version
+        facts = _facts(self.settings, me)
+        if source := self._unchanged(facts, clock):
+            self.source, self.seen, self.checked = source, self.old.seen, self.now
+            return "nothing-new", self.old.line.partition("; ")[0], 0
+        source_used, found = fetching.refresh(self.place, self.settings, root, clock, self.troubles)
+        self.source, self.checked = source_used.name, self.now
+        self.choice = self._choose(found, me, clock)
+        if self.choice.outcome == "nothing-new":
+            self.seen = Seen(_sha256(trusted.cached_timestamp(self.place)), facts)
+            downloads.forget(self.place)
+        if self.choice.outcome != "available":
+            return self.choice.outcome, self.choice.reason, EXIT_CODES.get(self.choice.outcome, 0)
+        if look_only:
+            ways = " or ".join(f"a {way.offer.kind} bundle of {_size(way)}" for way in self.choice.ways)
+            return "available", f"{self.choice.reason}: {ways}", 10 if self.wish.check else 0
+        return self._install(found, me, clock)
+
+    def _settled(self) -> state.State:
+        """Return the state of the target after what was interrupted there is finished or undone."""
+        now = state.load(self.target)
+        if now.transaction or now.trial:
+            with install.ready(self.target.root):
+                pass
+            now = state.load(self.target)
+        return now
+
+    def _unchanged(self, facts: str, clock: Clock) -> str:
+        """Return the source whose timestamp is, byte for byte, that by which nothing was new, or "".
+
+        That is as safe as to verify it again: these bytes were verified, nothing they lead to has expired, and newer
+        metadata that a source holds back it could hold back from python-tuf as well. It is one small request and
+        python-tuf need not be loaded.
+        """
+        cached = trusted.cached_timestamp(self.place)
+        if self.old.seen != Seen(_sha256(cached), facts) or clock.time >= trusted.load_floor(self.place).valid_until:
+            return ""
+        own: list[FussyError] = []
+        for name in sources.present(self.settings.sources):
+            allowed = fetching.limits(self.settings, self.settings.check_deadline)
+            try:
+                source = sources.connect(name, allowed, self.settings.proxy)
+                return name if sources.read(source, trusted.TIMESTAMP, trusted.MOST_TIMESTAMP) == cached else ""
+            except (Unreachable, TooSlow, UntrustedChannel) as error:
+                own.append(error)
+        raise downloads.worst(own)
+
+    def _choose(self, found: list[Found], me: Device, clock: Clock) -> Choice:
+        return choose(found, me, self.settings, record.load_owner(self.target), datetime.now(),
+                      spoilt=[one.sha256 for one in self.spoilt], time_known=not clock.behind, insist=self.wish.insist)
+
+    def _install(self, found: list[Found], me: Device, clock: Clock) -> tuple[Outcome, str, int]:
+        """Fetch and install the chosen release, by the first way that works."""
+        assert self.choice
+        ways = self.choice.ways
+        for way in ways:
+            last = way is ways[-1]
+            try:
+                with self.bar("fetching") as show:
+                    bundle = fetching.download(self.place, self.settings, way, progress=show, troubles=self.troubles)
+                self.downloaded += way.length
+                # the download may have outlasted the window
+                if (again := self._choose(found, me, clock)).outcome != "available":
+                    return again.outcome, again.reason, EXIT_CODES.get(again.outcome, 0)
+                with self.bar("installing") as show:
+                    install.install_release(bundle, self.keyring, self.target.root, boards=list(me.boards),
+                                            progress=show)
+            except (UnusableDelta, sources.Missing) as error:
+                if last:
+                    raise
+                log.info("%s", error)
+                continue
+            except (BadBundle, Untrusted, Incompatible, Reverted, Unrecoverable) as error:
+                tried = isinstance(error, Reverted | Unrecoverable)
+                self._spoil(way, str(error), for_good=tried)
+                downloads.forget(self.place)
+                if last or tried:
+                    raise
+                log.info("%s", error)
+                continue
+            downloads.forget(self.place)
+            return self._done(way, me)
+        raise UnusableDelta("cannot update: no bundle of the channel can be used; see fussy log")
+
+    def _done(self, way: Found, me: Device) -> tuple[Outcome, str, int]:
+        before = f" from {me.version}" if me.version else ""
+        line = f"updated{before} to {named(way.offer)} by a {way.offer.kind} bundle of {_size(way)}"
+        self.choice = None
+        if (on := state.load(self.target).trial) and on.digest == way.offer.digest:
+            line += "; it is on trial now"
+        return "updated", line, 0
+
+    def _spoil(self, way: Found, reason: str, *, for_good: bool) -> None:
+        until = 0 if for_good else self.now + DAY
+        self.spoilt = [*self.spoilt, Spoilt(way.sha256, reason, until)][-_MOST_SPOILT:]
+
+    def _remember(self, outcome: Outcome, line: str, code: int) -> Record:
+        at = int(time.time())
+        new = Record(
+            at=at, outcome=outcome, line=line, exit_code=code, checked=self.checked,
+            source=self.source or self.old.source, waiting=self._waiting(outcome),
+            next_window=self.choice.opens if self.choice else 0,
+            problems=[Problem(str(error).partition(": ")[0], str(error)) for error in self.troubles],
+            told=self.old.told if line == self.old.line else 0, seen=self.seen, spoilt=self.spoilt)
+        if outcome != "nothing-new" and (outcome == "updated" or line != self.old.line):
+            history.append(self.place, history.Event(
+                at, outcome, line, code, self.source, self.version if outcome == "updated" else "",
+                device.version(self.target) if outcome == "updated" else "", self.downloaded,
+                [problem.why for problem in new.problems]))
+        record.save(self.target, new)
+        return new
+
+    def _waiting(self, outcome: Outcome) -> Waiting | None:
+        if self.choice is None or not self.choice.ways:
+            # what waited waits still when nobody could be asked
+            return self.old.waiting if outcome in ("unreachable", "untrusted", "slow", "on-trial", "off") else None
+        best = self.choice.ways[0]
+        old = self.old.waiting
+        since = old.since if old and old.digest == best.offer.digest else self.now
+        return Waiting(best.offer.release, best.offer.version, best.offer.digest, best.length, best.offer.security,
+                       best.offer.notes, since)
+
+
+def should_tell(old: Record, new: Record) -> bool:
+    """Whether a run that nobody watches (cron) should print its line: something happened that a person should know.
+
+    The same line is told again after a day. A network that is down is told when nothing could be asked for a day.
+    """
+    if new.outcome in ("nothing-new", "held", "postponed", "outside-window", "roll-out", "off", "on-trial") \
+            and not any("attack" in problem.why for problem in new.problems):
+        return False
+    if new.outcome in ("unreachable", "slow") and new.at - new.checked < DAY:
+        return False
+    return new.outcome == "updated" or new.line != old.line or new.at - new.told >= DAY
+
+
+def told(target: Target, new: Record) -> None:
+    """Note that the line of NEW was printed."""
+    record.save(target, msgspec.structs.replace(new, told=new.at))
+
+
+def _facts(settings: Settings, me: Device) -> str:
+    return _sha256(b"\0".join([__version__.encode(), msgspec.json.encode(settings), msgspec.json.encode(me)]))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _size(way: Found) -> str:
+    return f"{way.length / 1e6:.1f} MB" if way.length >= 100_000 else f"{way.length / 1e3:.1f} kB"
+
+
+def get_options() -> "click.Command":
+    """Return the command line of ``fussy-update``."""
+    from fussy.updating.verbs import update_command
+
+    return update_command

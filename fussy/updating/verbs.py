@@ -1,0 +1,135 @@
+"""The command lines of the updater: ``fussy-update``, ``fussy log``, ``fussy hold``, ``fussy postpone``."""
+
+import random
+import sys
+import time
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fussy.cli import KEYRING, TARGET
+from fussy.commands import command, start_logging
+from fussy.trust import printable
+
+if TYPE_CHECKING:
+    from fussy.updating.downloads import Progress
+    from fussy.updating.record import Owner
+
+SETTINGS = "/etc/fussy/update.toml"
+
+_target = click.option("-t", "--target", type=click.Path(path_type=Path), default=TARGET, show_default=True,
+                       help="Directory where releases live.")
+
+
+@command("fussy-update")
+@click.option("-s", "--settings", type=click.Path(path_type=Path), default=SETTINGS, show_default=True,
+              help="What the owner has set.")
+@click.option("-k", "--keyring", type=click.Path(path_type=Path), default=KEYRING, show_default=True,
+              help="Key directory, with the channel's root.json.")
+@_target
+@click.option("--check", is_flag=True, help="Only look; exit code 10: an update is there, 11: it is there and waits.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--now", "insist", is_flag=True,
+              help="Install what is there, whatever mode, hold, window and roll-out say.")
+@click.option("--no-delay", is_flag=True, help="Do not wait for a random time first. On a terminal nobody waits.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is recorded of this run.")
+@click.option("-l", "--logfile", type=click.Path(path_type=Path), help="File that the log is appended to.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr, and the outcome also in cron.")
+@click.pass_context
+def update_command(
+    context: click.Context, settings: Path, keyring: Path, target: Path, check: bool, dry_run: bool, insist: bool,
+    no_delay: bool, as_json: bool, logfile: Path | None, verbose: bool,
+) -> None:
+    """Look for a newer release in the channel and install it.
+
+    Made for cron: waits for a random time, says nothing unless something happened that a person should know, and never
+    runs twice at once. On a terminal it starts at once and says how it ended in one line.
+    """
+    import msgspec
+
+    from fussy import target as targets
+    from fussy.updating import record, update
+    from fussy.updating import settings as owners
+
+    start_logging(verbose, logfile)
+    wanted = owners.load(settings)
+    watched = sys.stdout.isatty() or verbose or as_json or check or dry_run
+    if not (watched or no_delay or insist):
+        time.sleep(random.uniform(0, wanted.random_delay))
+    found = targets.find(target)
+    old = record.load(found)
+    new = update.run(found.root, wanted, keyring, update.Wish(check, dry_run, insist), bar=_bar)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(new), indent=2))
+    elif watched or update.should_tell(old, new):
+        click.echo(f"{context.command_path}: {printable(new.line.encode())}", err=new.exit_code not in (0, 10, 11, 12))
+        if not watched:
+            update.told(found, new)
+    context.exit(new.exit_code)
+
+
+def _bar(label: str) -> "AbstractContextManager[Progress | None]":
+    from fussy import progress
+
+    return progress.bar(label)
+
+
+@command("log")
+@_target
+@click.option("-n", "--lines", type=click.IntRange(1), default=20, show_default=True, help="How many of the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
+def log_command(target: Path, lines: int, as_json: bool) -> None:
+    """Show what the updater did, the newest last."""
+    import msgspec
+
+    from fussy import target as targets
+    from fussy.updating import history, record
+
+    for event in history.read(record.place(targets.find(target)), lines):
+        if as_json:
+            click.echo(msgspec.json.encode(event))
+        else:
+            click.echo(f"{_local(event.at)}  {event.outcome:14} {printable(event.line.encode())}")
+
+
+@command("hold")
+@_target
+@click.option("--until", default="", metavar="WHEN", help="End by itself: 2026-12-24, or 2026-12-24T18:00.")
+@click.option("--reason", default="", help="Shown where the hold is.")
+@click.option("--release", is_flag=True, help="End the hold (and a postponement).")
+def hold_command(target: Path, until: str, reason: str, release: bool) -> None:
+    """Keep fussy update from installing anything; it goes on looking."""
+    from fussy.updating import hold
+
+    _say(hold.release(target) if release else hold.hold(target, until, reason))
+
+
+@command("postpone")
+@click.argument("days", type=float)
+@_target
+def postpone_command(days: float, target: Path) -> None:
+    """Put updates off for DAYS days, at most 30."""
+    from fussy.updating import postpone
+
+    _say(postpone.postpone(target, days))
+
+
+def _say(owner: "Owner") -> None:
+    if owner.held:
+        click.echo(f"updates are held{f' until {_local(owner.held_until)}' if owner.held_until else ''}")
+    elif owner.postponed:
+        click.echo(f"updates are postponed until {_local(owner.postponed)}")
+    else:
+        click.echo("updates go on")
+
+
+def _local(time: int) -> str:
+    return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")
+
+
+def main() -> None:
+    """Run ``fussy-update``."""
+    update_command()
