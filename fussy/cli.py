@@ -235,8 +235,10 @@ class _Verbs(click.Group):
         "clean": clean_command, "failsafe": failsafe_command, "install": install_command, "pack": pack_command,
         "recover": recover_command, "rollback": rollback_command, "status": status_command, "verify": verify_command,
     }
-    elsewhere = {"keys": "fussy.keys", "link-tree": "fussy.linktree", "publish": "fussy.publishing.cli",
-                 "southrollback": "fussy.southrollback"}
+    elsewhere = {"hold": "fussy.updating.hold", "keys": "fussy.keys", "link-tree": "fussy.linktree",
+                 "log": "fussy.updating.history", "postpone": "fussy.updating.postpone",
+                 "publish": "fussy.publishing.cli", "southrollback": "fussy.southrollback",
+                 "update": "fussy.updating.update"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*self.own, *self.elsewhere])

@@ -105,8 +105,9 @@ class _Run:
             log.info("%s", error)
             outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(error, kind)), "failed")
             line, code = str(error), error.exit_code
-        liars = [str(error) for error in self.troubles if isinstance(error, UntrustedChannel) and str(error) not in line]
-        line = "; ".join(part for part in (line, self.note, *(f"not believed: {liar}" for liar in liars)) if part)
+        liars = [f"not believed: {error}" for error in self.troubles
+                 if isinstance(error, UntrustedChannel) and str(error) not in line]
+        line = "; ".join(part for part in (line, self.note, *liars) if part)
         return self._remember(outcome, line, code)
 
     def _update(self) -> tuple[Outcome, str, int]:

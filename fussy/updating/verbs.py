@@ -65,7 +65,7 @@ def update_command(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(new), indent=2))
     elif watched or update.should_tell(old, new):
-        click.echo(f"{context.command_path}: {printable(new.line.encode())}", err=new.exit_code not in (0, 10, 11, 12))
+        click.echo(f"{context.command_path}: {printable(new.line)}", err=new.exit_code not in (0, 10, 11, 12))
         if not watched:
             update.told(found, new)
     context.exit(new.exit_code)
@@ -92,7 +92,7 @@ def log_command(target: Path, lines: int, as_json: bool) -> None:
         if as_json:
             click.echo(msgspec.json.encode(event))
         else:
-            click.echo(f"{_local(event.at)}  {event.outcome:14} {printable(event.line.encode())}")
+            click.echo(f"{_local(event.at)}  {event.outcome:14} {printable(event.line)}")
 
 
 @command("hold")
