@@ -50,7 +50,9 @@ def build(
     """Build IMAGE, which :func:`pdimage.check.check` found good, as the directory OUTPUT.
 
     CACHE is a directory for what the next build can use again, named by content; it may be deleted at any time.
-    ENGINE is the Docker engine that builds containers, as in DOCKER_HOST.
+    ENGINE is the Docker engine that builds containers, as in DOCKER_HOST. PROGRESS is called in this thread; what it
+    raises ends the build, and leaves nothing. Builds may run side by side, in threads or processes, with one CACHE. Of
+    the environment count DOCKER_HOST, SOURCE_DATE_EPOCH, and what pip and apt read.
 
     :raises SystemSetup: OUTPUT is there and is no tree of ours, or a tool is missing
     :raises pdimage.errors.Mistakes: a lock, a wheel or a Debian package is not what the image can use
@@ -67,8 +69,9 @@ def build(
         progress("lists")
         sbom.write(tree, image, components)
         licences.write(tree, image, components)
-        record.write(tree, image, components, _inputs(image), base=image.sources[0].parent, parameters={
-            "board": image.board or "", **{name: str(value) for name, value in sorted(image.variables.items())}})
+        record.write(tree, image, components, _inputs(image), base=image.sources[0].parent, machine=image.machine,
+                     parameters={"board": image.board or "", **{
+                         name: str(value) for name, value in sorted(image.variables.items())}})
         modes = {template.target: template.mode for template in image.templates}
         treefiles.normalise(tree, treefiles.epoch(), modes)
         if output.exists():
@@ -89,14 +92,15 @@ def _parts(image: Image, tree: Path, cache: Path, engine: str | None, progress: 
     progress("Python packages")
     yield from pythonparts.install(
         tree, requirements=platform.requirements, wheels=platform.wheels, own=own, cache=cache / "python",
-        progress=progress)
+        machine=image.machine, progress=progress)
     programs.write(tree, own)
     if platform.debian:
         progress("Debian packages")
-        yield from debianparts.install(tree, platform.debian, cache / "debian", place=platform.place, progress=progress)
+        yield from debianparts.install(tree, platform.debian, cache / "debian", machine=image.machine,
+                                       place=platform.place, progress=progress)
     if image.chutes:
         progress("chutes")
-        built = containers.install(tree, image.chutes, cache, engine, progress)
+        built = containers.install(tree, image.chutes, cache, engine, progress, machine=image.machine)
         yield from built
         yield from contents.find(tree, built)
 

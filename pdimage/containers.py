@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from pdimage import treefiles
 from pdimage.components import Component
 from pdimage.description import ChuteSource
 from pdimage.errors import PartFailed
+from pdimage.machine import Machine
 from pdimage.ociimage import Blobs, OciImage
 from pdimage.tools import last_lines
 
@@ -64,15 +65,18 @@ class Container:
 
 def install(
     tree: Path, chutes: Sequence[ChuteSource], cache: Path, engine: str | None = None,
-    progress: Progress = lambda step: None,
+    progress: Progress = lambda step: None, *, machine: Machine | None = None,
 ) -> tuple[Component, ...]:
     """Put CHUTES into TREE, their containers built by the Docker engine at ENGINE.
 
     ENGINE is a URL as in DOCKER_HOST, which counts if it is None; without either the usual socket is tried. Where
-    nothing is there, chutes are carried as they are and the router builds them.
+    nothing is there, chutes are carried as they are and the router builds them. MACHINE is what the image is for, the
+    one we run on if not given.
 
-    :raises PartFailed: a container can't be built, an archive is no image, or the engine that was named fails
+    :raises PartFailed: a container can't be built or is for another kind of machine, an archive is no image, or the
+        engine that was named fails
     """
+    machine = machine or Machine.here()
     blobs = Blobs(cache / "containers")
     client = _connect(engine) if any(chute.archive is None for chute in chutes) else None
     containers: list[Container] = []
@@ -80,6 +84,7 @@ def install(
         progress(f"chute {chute.name}")
         spec = _specification(chute)
         images = dict(_images(chute, spec, blobs, client))
+        _check_machine(chute, images.values(), machine)
         containers += [_container(spec, service, image) for service, image in images.items()]
         references = {one.service: one.reference for one in containers if one.chute == spec.name}
         _describe(tree, chute, spec, references)
@@ -121,6 +126,16 @@ def _images(chute: ChuteSource, spec: Specification, blobs: Blobs, client: Any) 
     elif client is not None:
         for service in spec.services:
             yield service.name, _build(chute, service, blobs, client)
+
+
+def _check_machine(chute: ChuteSource, images: Iterable[OciImage], machine: Machine) -> None:
+    """Refuse images that the router can't run. Not checked is what an image does not say of itself."""
+    for image in images:
+        made_for = image.platform.get("architecture", machine.container)
+        if made_for != machine.container:
+            raise PartFailed(
+                f"cannot use the container of {chute.name}: it is for {made_for}, the image is for {machine.processor} "
+                f"({machine.container}); name an engine on such a machine with --engine, or an archive made there")
 
 
 def _build(chute: ChuteSource, service: Service, blobs: Blobs, client: Any) -> OciImage:

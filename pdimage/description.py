@@ -8,6 +8,7 @@
     ├── templates: Template
     ├── hooks: Hooks
     ├── health: fussy.manifest.Check
+    ├── machine: pdimage.machine.Machine
     └── resources: Resources
 
 All paths are absolute. ``place`` says where in the user's files a part is written, for messages; it takes no part in
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fussy.manifest import Check, Limits
+from pdimage.machine import Machine
 from pdimage.yamlsource import Place
 
 Variables = Mapping[str, Any]
@@ -96,7 +98,8 @@ class Image:
 
     settings: of the runtime (paradrop.lib.settings). system: the directory that gets links to what the release has in
     ``etc`` and ``bin``, ``/`` on a router. keys: a device's keyring, carried as ``etc/fussy/keys``. persistent:
-    what is snapshotted with a release beside what the runtime keeps, as absolute paths on the router.
+    what is snapshotted with a release beside what the runtime keeps, as absolute paths on the router. machine: the kind
+    of machine that the image is for.
     sources: the description files that were read. overlay: directories, the later ones win.
     """
 
@@ -116,6 +119,7 @@ class Image:
     floor: str = ""
     upgrade_from: str = ""
     limits: Limits = field(default_factory=Limits)
+    machine: Machine = field(default_factory=Machine.here)
     resources: Resources = Resources()
     settings: Mapping[str, str] = field(default_factory=dict)
     system: str = "/"

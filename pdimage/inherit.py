@@ -67,7 +67,7 @@ def _with_bases(path: Path, above: tuple[Path, ...], gathered: Gathered) -> Node
     """Return the description at PATH joined with its bases; those ABOVE are based on it."""
     root, mistakes = read(path)
     gathered.mistakes += mistakes
-    gathered.sources += (path,)
+    gathered.sources += (path.absolute(),)
     if not isinstance(root.value, dict):
         if not mistakes:
             gathered.mistakes.append(root.place.mistake("", "must be a mapping that begins with name and version"))

@@ -11,8 +11,11 @@ from packaging.markers import default_environment
 
 # The C library that each tag of the old naming stands for (PEP 513, 571 and 599).
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
-_DEBIAN = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "armv6l": "armel", "i686": "i386",
-           "ppc64le": "ppc64el", "s390x": "s390x", "riscv64": "riscv64", "mips64": "mips64el"}
+# Names of processors: as uname(1) says, as Debian does, as container images do (OCI Image Format 1.0, "architecture").
+_NAMES = {"x86_64": ("amd64", "amd64"), "aarch64": ("arm64", "arm64"), "armv7l": ("armhf", "arm"),
+          "armv6l": ("armel", "arm"), "i686": ("i386", "386"), "ppc64le": ("ppc64el", "ppc64le"),
+          "s390x": ("s390x", "s390x"), "riscv64": ("riscv64", "riscv64"), "mips64": ("mips64el", "mips64le")}
+PROCESSORS = tuple(_NAMES)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,12 @@ class Machine:
     @property
     def debian(self) -> str:
         """Debian's name of the processor, such as amd64."""
-        return _DEBIAN.get(self.processor, self.processor)
+        return _NAMES.get(self.processor, (self.processor,))[0]
+
+    @property
+    def container(self) -> str:
+        """The processor's name in container images, such as amd64."""
+        return _NAMES.get(self.processor, (self.processor,))[-1]
 
     @property
     def platforms(self) -> tuple[str, ...]:

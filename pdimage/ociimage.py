@@ -160,9 +160,9 @@ class Blobs:
             return None
 
     def _note(self, kind: str, key: str, digest: str) -> None:
-        temporary = self.root / kind / f".{key}"
-        temporary.write_text(digest)
-        temporary.rename(self.root / kind / key)
+        with tempfile.NamedTemporaryFile("w", dir=self.root / kind, prefix=".", delete=False) as file:
+            file.write(digest)
+        Path(file.name).rename(self.root / kind / key)
 
 
 def settled_config(config: Mapping[str, Any], layers: list[str], time: int) -> dict[str, Any]:

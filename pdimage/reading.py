@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from fussy import manifest, versions
+from fussy import versions
 from fussy.manifest import Check, Limits
 from paradrop.lib import settings as runtime
-from paradrop.lib.checks import Fields, matches, not_empty, plain
-from pdimage import templates
+from paradrop.lib.checks import Fields, not_empty, one_of, plain
+from pdimage import templates, textchecks
 from pdimage.chutesources import ChuteReader
 from pdimage.description import Hooks, Image, Platform, Resources, Template, Variables
 from pdimage.errors import Mistake, Mistakes
 from pdimage.inherit import gather, resolve
+from pdimage.machine import PROCESSORS, Machine
 from pdimage.yamlsource import Document, Place, document, texts
 
 # What each mapping of a description may hold, with an example that shows how it is written.
@@ -32,7 +32,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
          "health": "[{name: page, http: 'http://127.0.0.1/'}]", "metadata": "{colour: blue}",
          "persistent": "[/etc/config]", "installer": '"2.0"', "floor": '"1.0"', "upgrade_from": '"1.0"',
          "limits": "{post_install: 300}", "resources": "{memory: 256M}", "settings": "{PDFCD_PORT: 14321}",
-         "system": "/", "keys": "keyring", "variables": "{port: 9000}"},
+         "system": "/", "machine": "{processor: aarch64}", "keys": "keyring", "variables": "{port: 9000}"},
     "platform": {"paradrop": "true", "fussy": "true", "requirements": "requirements.lock", "wheels": "wheels",
                  "debian": "[dnsmasq-base]"},
     "chutes[]": {"name": "hello-world", "path": "../chutes/hello-world", "archive": "hello.tar",
@@ -42,10 +42,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "health[]": {"name": "page", "command": "[bin/check]", "http": "'http://127.0.0.1/'", "contains": "Hello",
                  "seconds": "30"},
     "limits": {"pre_install": "300", "post_install": "300"},
+    "machine": {"processor": "aarch64", "python": '"3.11"', "glibc": '"2.36"'},
     "resources": {"memory": "256M", "processors": "4", "radios": "{radio0: {hwmode: 11g}}", "lan": "[eth1]"},
 }
-_VERSION = matches(r"[0-9A-Za-z][0-9A-Za-z.+~:_-]{0,99}", 'a version such as "1.0" or "2024.06-rc1"')
-_DEBIAN = matches(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+~:-]+)?", "a package, as name or name=version")
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -98,7 +97,7 @@ class Reader:
         top = Fields(self.document.data, "", wrong)
         chutes = ChuteReader(self.document, self.mistakes)
         image = Image(
-            name=top.required("name", _release_name), version=top.required("version", _VERSION),
+            name=top.required("name", textchecks.release_name), version=top.required("version", textchecks.version),
             compatible=top.texts("compatible", not_empty, plain),
             platform=self._platform(top.fields("platform")),
             chutes=tuple(source for fields in top.mappings("chutes") if (source := chutes.read(fields))),
@@ -106,11 +105,13 @@ class Reader:
             templates=tuple(template for fields in top.mappings("templates") if (template := self._template(fields))),
             hooks=self._hooks(top.fields("hooks")),
             health=tuple(self._check(fields) for fields in top.mappings("health")),
-            metadata=self._metadata(top), persistent=top.texts("persistent", _absolute, _not_all),
-            installer=top.text("installer", _VERSION) or "", floor=top.text("floor", _VERSION) or "",
-            upgrade_from=top.text("upgrade_from", _VERSION) or "", limits=self._limits(top.fields("limits")),
+            metadata=self._metadata(top), persistent=top.texts("persistent", textchecks.absolute, textchecks.not_all),
+            installer=top.text("installer", textchecks.version) or "",
+            floor=top.text("floor", textchecks.version) or "",
+            upgrade_from=top.text("upgrade_from", textchecks.version) or "", limits=self._limits(top.fields("limits")),
+            machine=self._machine(top.fields("machine")),
             resources=self._resources(top.fields("resources")), settings=self._settings(top),
-            system=top.text("system", _absolute) or "/", keys=self._path(top, "keys", directory=True),
+            system=top.text("system", textchecks.absolute) or "/", keys=self._path(top, "keys", directory=True),
         )
         if versions.key(image.floor) > versions.key(image.version or image.floor):
             top.wrong("floor", f"is above the version, {image.version}: once in use, the release would refuse itself")
@@ -126,14 +127,14 @@ class Reader:
         found = Platform(
             paradrop=_boolean(fields, "paradrop", True), fussy=_boolean(fields, "fussy", True),
             requirements=self._path(fields, "requirements"), wheels=self._path(fields, "wheels", directory=True),
-            debian=fields.texts("debian", _DEBIAN), place=self.document.place("platform"))
+            debian=fields.texts("debian", textchecks.debian_package), place=self.document.place("platform"))
         fields.close()
         return found
 
     def _template(self, fields: Fields) -> Template | None:
         source = self._path(fields, "source", required=True)
-        target = fields.required("target", path_in_tree)
-        mode = fields.text("mode", matches("0?[0-7]{3}", 'permission bits such as "0644"')) or "0644"
+        target = fields.required("target", textchecks.path_in_tree)
+        mode = fields.text("mode", textchecks.mode) or "0644"
         fields.close()
         return Template(source, target, int(mode, 8), self.document.place(fields.path)) if source and target else None
 
@@ -145,7 +146,7 @@ class Reader:
     def _check(self, fields: Fields) -> Check:
         found = Check(
             name=fields.required("name"), command=list(fields.texts("command")),
-            http=fields.text("http", _address) or "",
+            http=fields.text("http", textchecks.address) or "",
             contains=fields.text("contains") or "", seconds=_number(fields, "seconds", 30.0))
         if ("command" in fields) == ("http" in fields):
             fields.mistakes.append(f"{fields.path}: needs either a command or an http address")
@@ -157,9 +158,16 @@ class Reader:
         fields.close()
         return found
 
+    def _machine(self, fields: Fields) -> Machine:
+        here = Machine.here()
+        found = Machine(fields.text("python", textchecks.python) or here.python,
+                        fields.text("processor", one_of(*PROCESSORS)) or here.processor,
+                        fields.text("glibc", textchecks.glibc) or here.glibc)
+        fields.close()
+        return found
+
     def _resources(self, fields: Fields) -> Resources:
-        size = matches("[0-9]{1,12}[KMG]?", "a number of bytes, or such as 256M")
-        text = str(value) if type(value := fields.get("memory")) is int else fields.text("memory", size)
+        text = str(value) if type(value := fields.get("memory")) is int else fields.text("memory", textchecks.size)
         memory = int(text.rstrip("KMG")) * _SIZES[text.lstrip("0123456789")] if text else None
         radios = None
         if "radios" in fields:
@@ -257,34 +265,3 @@ def _texts_by_name(fields: Fields) -> dict[str, str]:
         else:
             values[name] = str(value)
     return values
-
-
-def _address(text: str) -> str | None:
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    return None if good else "must be an address such as 'http://127.0.0.1:9000/'"
-
-
-def _release_name(text: str) -> str | None:
-    return next(iter(manifest.check_name(text)), None)
-
-
-def _absolute(text: str) -> str | None:
-    good = text.startswith("/") and ".." not in text.split("/") and not plain(text)
-    return None if good else "must be an absolute path without .."
-
-
-def _not_all(text: str) -> str | None:
-    return "must be a part of the file system, such as /etc/config" if not text.strip("/") else None
-
-
-def path_in_tree(text: str) -> str | None:
-    """Refuse a path that does not stay in the tree, or that is the image's own."""
-    if problem := manifest.unsafe_path(text.encode("utf-8", "surrogateescape")):
-        return f"must be a path in the tree such as etc/motd: this one {problem}"
-    if text.split("/")[0] == ".fussy":
-        return "must not be below .fussy, which describes the release"
-    return None

@@ -19,12 +19,20 @@ def directory(parent: Path, name: str) -> Iterator[Path]:
     for left in parent.glob(f".{name}.~*"):
         with contextlib.suppress(OSError), _locked(left):
             shutil.rmtree(left)
-    path = Path(tempfile.mkdtemp(prefix=f".{name}.~", dir=parent))
-    try:
-        with _locked(path):
-            yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        path = _new(parent, name, stack)
+        stack.callback(shutil.rmtree, path, ignore_errors=True)
+        yield path
+
+
+def _new(parent: Path, name: str, stack: contextlib.ExitStack) -> Path:
+    """Make a directory whose lock is held until STACK is closed. Before it is, another program may delete it."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f".{name}.~", dir=parent))
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            stack.enter_context(_locked(path))
+            if path.is_dir():
+                return path
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What pdimage build makes: the same tree from the same input, wherever and whenever, and never half a tree."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,7 +8,9 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +18,14 @@ from fussy import manifest, tree
 from fussy.errors import SystemSetup
 from pdimage import build as building
 from pdimage.build import build
-from pdimage.errors import PartFailed
+from pdimage.check import check
+from pdimage.errors import Mistakes, PartFailed
 from tests.fussy.conftest import Keys
+from tests.pdimage.test_containers import layer, oci_archive
+from tests.pdimage.wheelmaker import make_wheel
 from tests.pdimage.workshop import Workshop
 
-PLAIN = {"name": "r", "version": "1", "platform": {"paradrop": False, "fussy": False}}
+PLAIN: dict[str, Any] = {"name": "r", "version": "1", "platform": {"paradrop": False, "fussy": False}}
 
 
 def facts(top: Path) -> list[manifest.Entry]:
@@ -70,6 +76,57 @@ def test_modes_times_and_owners_are_made_the_same(
     modes = {"etc": 0o755, "etc/motd": 0o644, "bin/tool": 0o755, "bin/pd": 0o755, "etc/port": 0o640,
              "etc/fussy/keys": 0o700, "etc/fussy/keys/pubring.kbx": 0o600, ".pre-install": 0o755}
     assert {path: found[path].mode for path in modes} == modes
+
+
+def test_an_image_for_another_machine_takes_what_fits_that_one(workshop: Workshop) -> None:
+    other = {"processor": "aarch64", "python": "3.12", "glibc": "2.36"}
+    for tag in ("cp312-cp312-manylinux_2_17_aarch64", "cp311-cp311-manylinux_2_17_x86_64"):
+        make_wheel(workshop.place / "wheels", "native", tag=tag, files={"native_of.py": f"# {tag}\n"})
+    described = {**PLAIN, "machine": other, "platform": {**PLAIN["platform"], "wheels": "wheels"}}
+    built = workshop.build(described)
+    assert "aarch64" in (built.tree / "lib/python/native_of.py").read_text()
+    assert json.loads((built.tree / ".fussy/build.json").read_text())["machine"] == other
+    described = {**described, "machine": {**other, "processor": "riscv64"}}
+    with pytest.raises(Mistakes, match="made for another machine; what fits Python 3.12 on riscv64"):
+        workshop.build(described, "other")
+    assert not (workshop.place / "other").exists()
+
+
+def test_a_container_for_another_machine_is_refused(workshop: Workshop) -> None:
+    oci_archive(workshop.place / "web.tar", layer(page=b"hello"))
+    described = {**PLAIN, "chutes": [{"archive": "web.tar"}], "machine": {"processor": "aarch64"}}
+    with pytest.raises(PartFailed, match=r"container of web: it is for amd64, the image is for aarch64 \(arm64\)"):
+        workshop.build(described)
+    assert workshop.build({**described, "machine": {"processor": "x86_64"}}).components
+
+
+def test_builds_run_side_by_side_and_a_wish_to_stop_leaves_nothing(workshop: Workshop) -> None:
+    image = workshop.image({**PLAIN, "platform": {"paradrop": True, "fussy": True}})
+
+    def one(number: int) -> list[manifest.Entry]:
+        return facts(build(image, workshop.place / f"tree-{number}", cache=workshop.place / "cache").tree)
+
+    with ThreadPoolExecutor() as pool:
+        first, *others = pool.map(one, range(4))
+    assert all(other == first for other in others)
+
+    def stop(step: str) -> None:
+        raise InterruptedError(step)
+
+    with pytest.raises(InterruptedError):
+        build(image, workshop.place / "stopped", cache=workshop.place / "cache", progress=stop)
+    assert not list(workshop.place.glob("*stopped*"))
+
+
+def test_a_build_does_not_depend_on_the_working_directory(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.describe({**PLAIN, "overlay": ["o"]})
+    workshop.file("o/etc/motd", "hello")
+    monkeypatch.chdir(workshop.place)
+    image = check(Path("image.yaml"))
+    first = build(image, Path("one"), cache=Path("cache")).tree
+    monkeypatch.chdir("/")
+    second = build(image, workshop.place / "two", cache=workshop.place / "cache").tree
+    assert facts(first) == facts(second)
 
 
 def test_what_the_release_says_of_itself(workshop: Workshop, keys: Keys) -> None:

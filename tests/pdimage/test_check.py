@@ -84,6 +84,10 @@ def test_all_mistakes_are_told_at_once(workshop: Workshop) -> None:
      "its default 14321"),
     ("name: r\nversion: '1'\nsettings: {DEBUG_MODE: 1}", "image.yaml:3: settings.DEBUG_MODE: must be true or false, "
      "as its default False"),
+    ("name: r\nversion: '1'\nmachine: {processor: arm64}", "image.yaml:3: machine.processor: must be one of x86_64, "
+     "aarch64, armv7l, armv6l, i686, ppc64le, s390x, riscv64, mips64 (for example processor: aarch64)"),
+    ("name: r\nversion: '1'\nmachine: {python: '2.7'}", "image.yaml:3: machine.python: must be a version such as "
+     "\"3.11\", the lowest that the router's programs run on (for example python: \"3.11\")"),
 ])
 def test_one_mistake_is_told_alone(workshop: Workshop, text: str, mistake: str) -> None:
     name, version = "image.yaml:1: name: is missing", "image.yaml:1: version: is missing"
@@ -229,4 +233,4 @@ def test_the_command_ends_with_its_code_and_one_report(workshop: Workshop) -> No
 
 KNOWN = ("name", "version", "base", "boards", "compatible", "platform", "chutes", "overlay", "templates", "hooks",
          "health", "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "resources", "settings",
-         "system", "keys", "variables")
+         "system", "machine", "keys", "variables")
