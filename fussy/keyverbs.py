@@ -129,5 +129,19 @@ def describe(entry: verbs.Entry) -> str:
     return role + (time.strftime(", until %Y-%m-%d", time.gmtime(entry.key.expires)) if entry.key.expires else "")
 
 
-for verb in (signing, device, export, keyring, listing):
+@command("channel")
+@click.argument("file", type=PATH, metavar="FILE.pem")
+@passphrase_option
+def channel(file: Path, passphrase_file: Path | None) -> None:
+    """Make a key for a role of a channel: its secret half in FILE.pem, its public half in FILE.pub; print its id.
+
+    \b
+    Give FILE.pub to who runs fussy-publish, and keep FILE.pem.
+    """
+    from fussy.publishing import keyfiles
+
+    click.echo(keyfiles.make(file, verbs.read_passphrase(passphrase_file).decode()).keyid)
+
+
+for verb in (signing, device, export, keyring, listing, channel):
     keys.add_command(verb)

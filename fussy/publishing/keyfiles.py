@@ -62,7 +62,7 @@ def public_of(path: Path, ask: Ask) -> SSlibKey:
         path = beside
     data = _read(path)
     try:
-        key = serialization.load_pem_public_key(data) if b" PUBLIC KEY" in data else secret_of(path, ask).public_key()
+        key = secret_of(path, ask).public_key() if b"PRIVATE KEY" in data else serialization.load_pem_public_key(data)
     except ValueError as error:
         raise SystemSetup(f"cannot read the key {path}: it is no PEM file with a key") from error
     if not isinstance(key, Ed25519PublicKey):

@@ -82,8 +82,13 @@ def with_keyring(session: Session, settings: Settings, signers: tuple[str, ...])
     from fussy import keys
 
     session.where.private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    public = keys.device_keyring(session.where.private / "keyring", [keys.export(None, key) for key in signers],
-                                 f"channel-{session.where.channel.name}")
+    directory = session.where.private / "keyring"
+    if directory.exists():  # of an init that was interrupted
+        own = next(one.key.fingerprint for one in keys.list_keyring(directory) if one.secret)
+        public = keys.export(directory, own)
+    else:
+        public = keys.device_keyring(directory, [keys.export(None, key) for key in signers],
+                                     f"channel-{session.where.channel.name}")
     own = keys.import_device(None, public)
     click.echo(f"Encrypt bundles that are added here for {own} too.", err=True)
     recipients = [*settings.encrypt_for, own] if settings.encrypt_for else []

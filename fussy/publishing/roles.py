@@ -61,6 +61,7 @@ def init(where: Places, ring: Ring, products: Sequence[str], signers: Mapping[st
             metadata.set_keys(root, role, keys, signers.get(role, Signers()).threshold)
         for product in products:
             add_line(work, targets, product, signers.get(product, Signers()), passphrase)
+        work.touched.add("root")
         work.drafts |= {("root", 1): Metadata(root), ("targets", 1): Metadata(targets)}
         settle.settle(work)
 
@@ -69,15 +70,11 @@ def keys_for(work: Work, role: str, wanted: Signers, passphrase: str = "") -> li
     """Return the public keys of a role; a key that has to be made is made, and signs from now on."""
     if wanted.files:
         return [keyfiles.public_of(path, work.ring.ask) for path in wanted.files]
-    if role in ONLINE:
-        path = work.where.keys / f"{ONLINE_KEY}-1.pem"
-        if work.published or not path.exists():
-            path = keyfiles.free_name(work.where.keys, ONLINE_KEY)
-            keyfiles.make(path)
-    else:
-        path = keyfiles.free_name(work.where.keys, role)
-        keyfiles.make(path, passphrase)
-    log.info("made the key %s", path)
+    path = work.where.keys / f"{ONLINE_KEY}-1.pem"
+    if role not in ONLINE or work.published or not path.exists():
+        path = keyfiles.free_name(work.where.keys, ONLINE_KEY if role in ONLINE else role)
+        keyfiles.make(path, "" if role in ONLINE else passphrase)
+        log.info("made the key %s", path)
     work.ring = work.ring.also(path)
     return [keyfiles.public_of(path, work.ring.ask)]
 
@@ -85,6 +82,7 @@ def keys_for(work: Work, role: str, wanted: Signers, passphrase: str = "") -> li
 def add_line(work: Work, targets: Targets, product: str, wanted: Signers, passphrase: str = "") -> None:
     """Delegate a new product line, which offers nothing yet."""
     check_product(product)
+    work.touched.add(product)
     delegations = targets.delegations or Delegations({}, {})
     lines = delegations.roles if delegations.roles is not None else {}
     if product in lines:
@@ -208,6 +206,6 @@ def ending(published: Published, names: Sequence[str], days: float) -> list[str]
     for role in names:
         meta = published.role(role)
         if meta and meta.signed.expires - datetime.now(UTC) < timedelta(days=days):
-            found.append(f"{role} expires {meta.signed.expires:%Y-%m-%d}; sign it again with "
-                         f"fussy-publish CHANNEL renew {role}")
+            how = "refresh" if role in ONLINE else f"renew {role}"
+            found.append(f"{role} expires {meta.signed.expires:%Y-%m-%d}; run fussy-publish CHANNEL {how}")
     return found

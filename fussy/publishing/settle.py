@@ -32,13 +32,17 @@ Name = tuple[str, int]
 
 @dataclass
 class Work:
-    """A channel being changed: what is published, and the drafts of what shall be."""
+    """A channel being changed: what is published, and the drafts of what shall be.
+
+    ``touched``: the roles that this command changes; drafts of others may go on waiting.
+    """
 
     where: Places
     ring: Ring
     days: Days
     published: Published | None
     drafts: dict[Name, Meta] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
 
     def now(self) -> Published:
         """Return what is published, which must be something."""
@@ -50,6 +54,7 @@ class Work:
         if before is None:
             self.now().product(role)
             raise BadChannel(f"cannot change {role}: it is not there")
+        self.touched.add(role)
         name = (role, before.signed.version + 1)
         if name in self.drafts:
             self.drafts[name].signatures.clear()
@@ -98,10 +103,10 @@ def load_drafts(where: Places, published: Published | None) -> dict[Name, Meta]:
 def settle(work: Work) -> None:
     """Sign the drafts with the keys that are here, save them, publish what can be.
 
-    :raises Waiting: some lack signatures
+    :raises Waiting: some that this command changed lack signatures
     """
     advance(work)
-    if work.drafts:
+    if any(role in work.touched for role, _ in work.drafts):
         raise Waiting(explain(work))
 
 
@@ -123,11 +128,15 @@ def draft_path(where: Places, name: Name) -> Path:
 
 
 def signers_of(work: Work, role: str) -> set[str]:
-    """Return the ids of the keys whose signatures on ROLE can count: now, or once the drafts are published."""
+    """Return the ids of the keys whose signatures on ROLE can count: now, or once the drafts are published.
+
+    For a client that has just looked for a new root and found none, the keys of the root before count too.
+    """
     delegator = "root" if role in TOP else "targets"
     says = [meta.signed for (name, _), meta in work.drafts.items() if name == delegator]
     if work.published:
         says.append(work.published.delegator(role))
+        says += [root.signed for root in work.published.roots[-2:-1]] if role in TOP else []
     return {keyid for one in says for keyid in metadata.keys_of(one, role)}
 
 
@@ -223,14 +232,14 @@ def led_to(work: Work, after: Published, versions: Mapping[str, int]) -> Publish
     """Return AFTER with a new snapshot of VERSIONS, and a new timestamp."""
     before = work.published
     snapshot = metadata.snapshot_of(before.snapshot if before else None, versions, work.days)
-    sign(snapshot, set(metadata.keys_of(after.root.signed, "snapshot")), work.ring)
+    sign(snapshot, signers_of(work, "snapshot"), work.ring)
     return stamped(work, after.with_role("snapshot", snapshot))
 
 
 def stamped(work: Work, after: Published) -> Published:
     """Return AFTER with a new timestamp for its snapshot."""
     timestamp = metadata.timestamp_of(work.published.timestamp if work.published else None, after.snapshot, work.days)
-    sign(timestamp, set(metadata.keys_of(after.root.signed, "timestamp")), work.ring)
+    sign(timestamp, signers_of(work, "timestamp"), work.ring)
     return after.with_role("timestamp", timestamp)
 
 
@@ -256,12 +265,16 @@ def write(work: Work, after: Published) -> None:
 def explain(work: Work) -> str:
     """Say which drafts wait, and for whose signatures."""
     lines = []
-    for (role, version), meta in sorted(work.drafts.items()):
+    for name, meta in sorted(work.drafts.items()):
+        role = name[0]
         delegator = "root" if role in TOP else "targets"
-        says = [draft.signed for (name, _), draft in work.drafts.items() if name == delegator]
+        says = [draft.signed for (other, _), draft in work.drafts.items() if other == delegator]
         says += [work.published.delegator(role)] if work.published and (role == "root" or not says) else []
-        lacks = max((metadata.missing(meta, role, one) for one in says), default=0)
-        open_keys = sorted(keyid[:16] for keyid in signers_of(work, role) - set(meta.signatures))
-        need = f"needs {lacks} more of {', '.join(open_keys)}" if lacks else "is signed and waits for the others"
-        lines.append(f"{draft_path(work.where, (role, version))} {need}")
-    return f"cannot publish yet: {'; '.join(lines)}; have it signed with fussy-publish CHANNEL sign, then publish"
+        if lacks := max((metadata.missing(meta, role, one) for one in says), default=0):
+            able = sorted(keyid[:16] for keyid in signers_of(work, role) - set(meta.signatures))
+            lines.append(f"{draft_path(work.where, name)} needs {lacks} more of the keys {', '.join(able)}")
+    if not lines:
+        return ("cannot publish yet: all is signed, but the online keys of snapshot and timestamp are not here; run "
+                "fussy-publish CHANNEL publish where they are, or name them with --key")
+    return (f"cannot publish yet: {'; '.join(lines)}; have that signed (fussy-publish CHANNEL sign), then run "
+            "fussy-publish CHANNEL publish")

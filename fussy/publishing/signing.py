@@ -39,10 +39,11 @@ def sign_file(path: Path, ring: Ring) -> list[str]:
 
 
 def take(work: Work, files: Sequence[Path]) -> None:
-    """Take over the signatures of files that come back, where they are of what is prepared here.
+    """Take over the signatures of files that come back; all that is prepared is to be published.
 
     :raises SystemSetup: a file is not of what is prepared
     """
+    work.touched |= {role for role, _ in work.drafts}
     for path in files:
         meta = metadata.read(path)
         name = (role_in(path), meta.signed.version)
