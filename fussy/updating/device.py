@@ -5,7 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
-from fussy import disk, enable, gpg, manifest, state
+import fussy
+from fussy import disk, enable, manifest, state
 from fussy.errors import SystemSetup
 from fussy.target import Target
 from fussy.updating import record, trusted
@@ -71,7 +72,7 @@ def shipped_root(keyring: Path) -> bytes:
 
 def clock(target: Target, keyring: Path, root: bytes, now: float) -> Clock:
     """Return the clock, with the newest time that is known; see :mod:`fussy.updating.clock`."""
-    files = [Path(gpg.__file__), keyring / ROOT, *keyring.glob("pubring.*")]
+    files = [Path(fussy.__file__), keyring / ROOT, *keyring.glob("pubring.*")]
     times = [file.stat().st_mtime for file in files if file.exists()]
     checked = trusted.load_floor(record.place(target)).time
     return Clock(now, newest_known(times, trusted.root_expires(root), checked))

@@ -62,14 +62,16 @@ class Directory:
             raise Missing(f"{self.name} has no {path}") from error
         except OSError as error:
             raise Unreachable(f"cannot read {self._root / path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
                 raise Unreachable(f"cannot read {self._root / path}: it is not a regular file")
             now = f"{facts.st_ino}-{facts.st_size}-{facts.st_mtime_ns}"
             start = start if start <= facts.st_size and validator in ("", now) else 0
-            file.seek(start)
+            os.lseek(descriptor, start, os.SEEK_SET)
             yield Body(self._chunks(descriptor), start, facts.st_size, now)
+        finally:
+            os.close(descriptor)
 
     def _chunks(self, descriptor: int) -> Iterator[bytes]:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fussy import __version__, install, state
+from fussy import __version__, state
 from fussy import target as targets
 from fussy.errors import (
     BadBundle,
@@ -118,7 +118,7 @@ class _Run:
         if on := self._settled().trial:
             return "on-trial", f"{on.release} is on trial: nothing is installed before it is confirmed", 12
         root = device.shipped_root(self.keyring)
-        clock = device.clock(self.target, self.keyring, root, self.now)
+        clock = device.clock(self.target, self.keyring, root, time.time())
         self.note = clock.note()
         me = device.device(self.target, self.settings, state.load(self.target))
         self.version = me.version
@@ -143,6 +143,8 @@ class _Run:
         """Return the state of the target after what was interrupted there is finished or undone."""
         now = state.load(self.target)
         if now.transaction or now.trial:
+            from fussy import install  # takes a while to load, and most runs find nothing to install
+
             with install.ready(self.target.root):
                 pass
             now = state.load(self.target)
@@ -174,6 +176,8 @@ class _Run:
 
     def _install(self, found: list[Found], me: Device, clock: Clock) -> tuple[Outcome, str, int]:
         """Fetch and install the chosen release, by the first way that works."""
+        from fussy import install
+
         assert self.choice
         ways = self.choice.ways
         for way in ways:

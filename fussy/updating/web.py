@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -21,6 +22,7 @@ from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     MaxRetryError,
+    NewConnectionError,
     ReadTimeoutError,
     SSLError,
     SystemTimeWarning,
@@ -191,19 +193,21 @@ class Web:
             raise Missing(f"{self.name} has no more of {path}")
         else:
             raise Unreachable(f"{self.name} answers with HTTP status {status}")
+        chunks = self._chunks(response)
+        # before anything is concluded from its length
+        first = next(chunks, b"")
+        if status == 200 and first.lstrip()[:1] == b"<":
+            raise self._page()
         tag = response.headers.get("ETag", "")
-        return Body(self._chunks(response), begins, total, "" if tag.startswith("W/") else tag)
+        return Body(chain([first], chunks), begins, total, "" if tag.startswith("W/") else tag)
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        pace, first = Pace(self._limits), True
+        pace = Pace(self._limits)
         while True:
             with self._failures():
                 chunk = response.read1(CHUNK, decode_content=False)
             if not chunk:
                 return
-            if first and response.status == 200 and chunk.lstrip()[:1] == b"<":
-                raise self._page()
-            first = False
             pace.count(len(chunk))
             yield chunk
 
@@ -216,9 +220,11 @@ class Web:
         """Turn what goes wrong on the network into errors of ours."""
         try:
             yield
-        except (ConnectTimeoutError, ReadTimeoutError) as error:
-            if isinstance(error, ConnectTimeoutError):
-                raise Unreachable(f"{self.name} can't be connected to: it does not answer") from error
+        except NewConnectionError as error:
+            raise Unreachable(f"{self.name} can't be connected to: {_cause(error)}") from error
+        except ConnectTimeoutError as error:
+            raise Unreachable(f"{self.name} can't be connected to: it does not answer") from error
+        except ReadTimeoutError as error:
             raise TooSlow(f"{self.name} sent nothing for {self._limits.patience:g} s (slow retrieval)") from error
         except SSLError as error:
             raise Unreachable(f"{self.name} can't prove who it is: {_cause(error)}; is the clock right?") from error
