@@ -1,0 +1,95 @@
+"""Runs an ImageBuilder's ``make``: in a container without privileges where there is a Docker engine, otherwise here.
+
+Here means inside the build's own process, which is shut off already (:mod:`pdimage.server.sandbox`).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pdimage import tools
+from pdimage.errors import PartFailed
+
+SECONDS = 1500
+_INSIDE, _WORK = Path("/builder"), Path("/work")
+
+
+class Make(Protocol):
+    """``make`` in the directory of an ImageBuilder."""
+
+    def __call__(self, arguments: Sequence[str], what: str) -> str:
+        """Return what it printed.
+
+        :raises PartFailed: it failed
+        """
+
+    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
+        """Return its exit code and what it printed."""
+
+    def name(self, path: Path) -> str:
+        """Return how a path of the build's place is called where it runs."""
+
+
+def make_in(directory: Path, place: Path, engine: str, container: str) -> Make:
+    """Return ``make`` in DIRECTORY for a build in PLACE, in the image CONTAINER if there is an ENGINE and an image."""
+    return _InContainer(directory, place, engine, container) if engine and container else _Here(directory)
+
+
+@dataclass(frozen=True)
+class _Here:
+    directory: Path
+
+    def __call__(self, arguments: Sequence[str], what: str) -> str:
+        return _good(self.attempt(arguments), what)
+
+    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
+        return tools.attempt(["make", "--no-print-directory", "-C", self.directory, *arguments],
+                             what="run the ImageBuilder")
+
+    def name(self, path: Path) -> str:
+        return str(path)
+
+
+@dataclass(frozen=True)
+class _InContainer:
+    """No network, no capabilities, a read-only root; the ImageBuilder and the build's place are all it can write."""
+
+    directory: Path
+    place: Path
+    engine: str
+    image: str
+
+    def __call__(self, arguments: Sequence[str], what: str) -> str:
+        return _good(self.attempt(arguments), what)
+
+    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
+        import docker
+
+        mounts = {str(self.directory): {"bind": str(_INSIDE), "mode": "rw"},
+                  str(self.place): {"bind": str(_WORK), "mode": "rw"}}
+        argv = ["timeout", "-k", "5", str(SECONDS), "make", "--no-print-directory", "-C", str(_INSIDE), *arguments]
+        try:
+            client = docker.DockerClient(base_url=self.engine, timeout=SECONDS + 60)
+            running = client.containers.run(
+                self.image, argv, detach=True, network_mode="none", cap_drop=["ALL"],
+                security_opt=["no-new-privileges"], read_only=True, tmpfs={"/tmp": ""}, volumes=mounts,
+                user=f"{os.geteuid()}:{os.getegid()}", pids_limit=4096, labels={"pdimage.build": self.place.name})
+            try:
+                code = int(running.wait()["StatusCode"])
+                return code, running.logs().decode(errors="replace")
+            finally:
+                running.remove(force=True)
+        except (docker.errors.DockerException, OSError) as error:
+            raise PartFailed(f"cannot run the ImageBuilder in the container {self.image}: {error}") from error
+
+    def name(self, path: Path) -> str:
+        return str(_WORK / path.relative_to(self.place))
+
+
+def _good(ended: tuple[int, str], what: str) -> str:
+    code, output = ended
+    if code:
+        raise PartFailed(f"cannot {what}: make ended with {code}:\n{tools.last_lines(output)}")
+    return output

@@ -1,0 +1,83 @@
+"""The verbs ``pdimage serve``, ``pdimage worker`` and ``pdimage flush``."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fussy.commands import command
+
+if TYPE_CHECKING:
+    from pdimage.server.settings import Settings
+
+_config = click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                       envvar="PDIMAGE_SERVER_CONFIG", help="Settings (TOML); pdimage/server/README.rst lists them.")
+_data = click.option("-d", "--data", metavar="DIR", help="Directory of the server.  [default: build-server]")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr, not only warnings.")
+
+
+def _settings(config: Path | None, verbose: bool, **given: Any) -> "Settings":
+    """Start the log, and return the settings."""
+    from pdimage.server.settings import load
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING,
+                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("huey", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return load(config, given)
+
+
+@command("serve")
+@_config
+@_data
+@click.option("-l", "--listen", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8000]")
+@click.option("--catalogue", metavar="FILE", help="What can be built.  [default: an example]")
+@click.option("--no-worker", is_flag=True, help="Build nothing: workers run elsewhere (pdimage worker).")
+@_verbose
+def serve_command(
+    config: Path | None, data: str | None, listen: str | None, catalogue: str | None, no_worker: bool, verbose: bool,
+) -> None:
+    """Build firmware on demand for routers that ask for it (HTTP), until stopped.
+
+    Without settings it is complete: a database and a store in the directory, a worker, a key that signs.
+    """
+    from pdimage.server.serving import serve
+
+    settings = _settings(config, verbose, data=data, listen=listen, catalogue=_absolute(catalogue))
+    serve(settings, work=not no_worker, ready=_say("answers on "))
+
+
+@command("worker")
+@_config
+@_data
+@_verbose
+def worker_command(config: Path | None, data: str | None, verbose: bool) -> None:
+    """Build what the server that has the same settings was asked for, until stopped."""
+    from pdimage.server.serving import work_only
+
+    work_only(_settings(config, verbose, data=data), _say("builds as "))
+
+
+@command("flush")
+@_config
+@_data
+@click.argument("request_hash", default="")
+def flush_command(config: Path | None, data: str | None, request_hash: str) -> None:
+    """Forget failures, of REQUEST_HASH or all, so that they are built when they are asked for again."""
+    from pdimage.server import tables
+    from pdimage.server.requests import Requests
+
+    settings = _settings(config, False, data=data)
+    engine = tables.connect(settings.database_url)
+    click.echo(f"{Requests(engine, settings).flush(request_hash)} forgotten")
+
+
+def _say(what: str) -> Callable[[str], object]:
+    return lambda text: click.echo(what + text)
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return a path of the command line in full: those in settings are relative to the server's directory."""
+    return str(Path(path).absolute()) if path else None

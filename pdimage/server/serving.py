@@ -1,0 +1,232 @@
+"""Runs the server: listens, serves with uvicorn, works if it is to work, and ends when it is told to.
+
+With ``processes`` more than one, others serve the same socket; they end when this one does.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fussy import keys
+from fussy.errors import SystemSetup
+from pdimage.server import artifacts, files, sandbox, tables
+from pdimage.server.app import make_app, make_desk
+from pdimage.server.migrate import migrate
+from pdimage.server.settings import Settings, address
+from pdimage.server.worker import Worker
+
+log = logging.getLogger(__name__)
+
+HEAD_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+OWN_KEY = "Build server <build-server@localhost.invalid>"
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1, for clients that send the head of a request within HEAD_SECONDS, not byte by byte for ever."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.close)
+
+    def on_headers_complete(self) -> None:
+        self._forget()
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> None:
+    """Serve until SIGTERM or SIGINT; build as well if WORK. READY is told the address when it answers.
+
+    :raises FussyError: a setting, the database, the catalogue, the store or the address can't be used
+    """
+    with ExitStack() as undo:
+        _prepare(settings, work)
+        listener = undo.enter_context(listen(settings))
+        stop = threading.Event()
+        if settings.processes > 1:
+            undo.enter_context(_others(settings, listener))
+        if work:
+            worker = undo.enter_context(working(settings))
+            log.info("%s builds as %s", settings.root, worker.name)
+        host, port = listener.getsockname()[:2]
+        _run(settings, listener, lambda: ready(f"http://{f'[{host}]' if ':' in host else host}:{port}"), stop)
+
+
+def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
+    """Build until SIGTERM or SIGINT.
+
+    :raises FussyError: as :func:`serve`
+    """
+    _prepare(settings, True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with working(settings) as worker:
+        ready(worker.name)
+        stop.wait()
+
+
+def _prepare(settings: Settings, work: bool) -> None:
+    """Make the directory, the database and, if it is to sign and nobody named a key, a key of its own."""
+    settings.root.mkdir(parents=True, exist_ok=True)
+    engine = tables.connect(settings.database_url)
+    try:
+        migrate(engine)
+    finally:
+        engine.dispose()
+    artifacts.connect(settings).check()
+    if not work:
+        return
+    if not sandbox.is_used(settings):
+        log.warning("builds are not shut off from the keys of this machine: install bubblewrap (see the setting "
+                    "sandbox)")
+    if not settings.gnupghome and not settings.keys.exists():
+        made = keys.make_signing_key(settings.keys, OWN_KEY)
+        log.warning("made a key that signs images, %s in %s", made.fingerprint, settings.keys)
+    files.write_public_key(settings.root, settings.keys, settings.sign_with or _only_key(settings))
+
+
+def _only_key(settings: Settings) -> str:
+    from fussy.gpg import choose_signer
+
+    return choose_signer(settings.keys, None).fingerprint
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[Worker]:
+    """Have a worker as long as the block lasts."""
+    engine = tables.connect(settings.database_url)
+    worker = Worker(settings, engine, artifacts.connect(settings))
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.close()
+        engine.dispose()
+
+
+@contextmanager
+def listen(settings: Settings) -> Iterator[socket.socket]:
+    """Have a socket that listens where the settings say.
+
+    :raises SystemSetup: it can't be had
+    """
+    host, port = address(settings.listen)
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(2048)
+            yield listener
+    except OSError as error:
+        raise SystemSetup(f"cannot listen on {settings.listen}: {error.strerror or error}; name another address with "
+                          "--listen") from error
+
+
+@contextmanager
+def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
+    """Have more processes that serve the same socket; one that dies is started again."""
+    given = msgspec.json.encode(settings).decode()
+    stop = threading.Event()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "pdimage.server.serving", given, str(listener.fileno())],
+                                pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
+
+    running = [start() for _ in range(settings.processes - 1)]
+
+    def watch() -> None:
+        while not stop.wait(1):
+            for number, process in enumerate(running):
+                if process.poll() is not None:
+                    log.warning("a serving process ended with %s and is started again", process.returncode)
+                    running[number] = start()
+
+    watcher = threading.Thread(target=watch, name="watcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def configuration(settings: Settings, app: Any) -> uvicorn.Config:
+    """Return how the application is served."""
+    return uvicorn.Config(
+        app, http=Protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies), limit_concurrency=settings.connections,
+        timeout_keep_alive=15, timeout_graceful_shutdown=10)
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object], stop: threading.Event) -> None:
+    engine = tables.connect(settings.database_url)
+    desk = make_desk(settings, engine)
+    try:
+        _Server(configuration(settings, make_app(desk)), ready).run(sockets=[listener])
+    except KeyboardInterrupt:
+        log.info("told to stop")
+    finally:
+        stop.set()
+        desk.count_hits()
+        engine.dispose()
+
+
+def main() -> None:
+    """Serve a socket that was inherited: what ``processes`` starts."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:
+        _run(settings, listener, lambda: None, threading.Event())
+
+
+if __name__ == "__main__":
+    main()
