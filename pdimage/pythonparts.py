@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pdimage import bytecode, ownparts, wheeldirectory, wheelindex
+from pdimage import bytecode, launchers, ownparts, treefiles, wheeldirectory, wheelindex
 from pdimage import lock as locks
 from pdimage.components import Component
 from pdimage.errors import Mistake, Mistakes
@@ -62,6 +62,8 @@ def install(
     for who, need in missing:
         log.warning("%s needs %s, which the image does not carry: the router's own Python must have it", who, need)
     components = [component for component, _ in installed.values()] + list(ownparts.install(tree, own))
+    if components:
+        treefiles.copy(tree, launchers.START, launchers.START_FILE)
     compiled = frozenset(f"{LIBRARY}/{path}" for path in bytecode.add(tree / LIBRARY, cache / "compiled", machine))
     return tuple(sorted(_complete(component, needs.get(component.name, ()), installed, compiled)
                         for component in components))

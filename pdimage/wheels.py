@@ -35,7 +35,7 @@ from pdimage.machine import Machine
 from pdimage.merge import walk
 
 # Raised when what unpack() makes of the same wheel changes; part of the names of cached directories.
-RECIPE = 1
+RECIPE = 2
 LIBRARY = "lib/python"
 SCRIPTS = "lib/scripts"
 
@@ -117,7 +117,7 @@ class _Destination(SchemeDictionaryDestination):
     """Writes programs so that they find the release from their own path."""
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
-        return self._launcher(name, launchers.python_function(module, attr))
+        return self._launcher(name, launchers.python(f"{module}:{attr}"))
 
     def write_file(
         self, scheme: Scheme, path: str | os.PathLike[str], stream: BinaryIO, is_executable: bool
@@ -130,7 +130,7 @@ class _Destination(SchemeDictionaryDestination):
             return self.write_to_fs(scheme, path, io.BytesIO(content), is_executable=True)
         script = b"#!/usr/bin/env python3" + content[content.find(b"\n"):]
         self.write_to_fs(Scheme("data"), f"{SCRIPTS}/{path}", io.BytesIO(script), is_executable=True)
-        return self._launcher(path, launchers.python_script(f"{SCRIPTS}/{path}"))
+        return self._launcher(path, launchers.python(f"{SCRIPTS}/{path}"))
 
     def _launcher(self, name: str, text: str) -> RecordEntry:
         return self.write_to_fs(Scheme("scripts"), name, io.BytesIO(text.encode()), is_executable=True)
