@@ -24,7 +24,7 @@ exec $command "$$@"
 
 
 def python(what: str) -> str:
-    """Return a program that calls WHAT, a ``module:function``, or runs WHAT, the path of a Python script in the release.
+    """Return a program that calls WHAT, a ``module:function``, or runs the Python script at WHAT in the release.
 
     It exits with what the function returns.
     """

@@ -28,4 +28,3 @@ def write(tree: Path, packages: Sequence[str]) -> None:
             treefiles.write(tree, f"bin/{program}", launchers.python(entry), 0o755)
     for script in SCRIPTS if "fussy" in packages else ():
         treefiles.write(tree, f"bin/{script}", (RELEASE_FILES / script).read_bytes(), 0o755)
-

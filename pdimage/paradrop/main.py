@@ -130,9 +130,9 @@ def run(args: argparse.Namespace, journal: Any) -> None:
     """Run every part in this process, until it is told to stop."""
     from paradrop.backend.pdconfd import main as pdconfd
     from paradrop.backend.pdfcd import server
-    from paradrop.image import snapshots
+    from paradrop.image import chutes, snapshots
 
-    snapshots.finish()
+    snapshots.begin(chutes.release())
     listening = pdconfd.run_thread()
     nexus = Nexus(args.mode, journal)
     nexus.onStart()

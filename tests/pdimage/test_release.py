@@ -69,6 +69,7 @@ def test_the_runtime_follows_upgrades_fallbacks_and_rollbacks(router: Workshop, 
 
     install(router, keys, packages, "2")
     assert router.running_release() == "router-2"
+    assert (router.place / "state/snapshots/.owner").read_text() == "router-2"
     assert (etc / "new").read_text() == "2"
     assert not os.path.lexists(etc / "old")
 

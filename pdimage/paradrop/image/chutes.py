@@ -52,6 +52,11 @@ def directory() -> Path:
     return Path(settings.CHUTE_IMAGE_DIR).with_name("chutes")
 
 
+def release() -> Path:
+    """Return the directory of the release in use."""
+    return directory().resolve().parents[1]
+
+
 def of_release() -> dict[str, ReleaseChute]:
     """Return the chutes of the release in use, by name.
 

@@ -53,7 +53,7 @@ def snapshot(release: Path) -> None:
 def restore(release: Path) -> None:
     """Bring back what was kept for RELEASE, by its path or name.
 
-    The runtime must not run; chutes are stopped. If nothing was kept, nothing changes.
+    The runtime must not run; chutes are stopped. If nothing was kept, or what is there is its own, nothing changes.
     """
     from paradrop.image import applying, snapshots
 
@@ -61,7 +61,7 @@ def restore(release: Path) -> None:
     if snapshots.restore(release.name):
         click.echo(f"what {release.name} had is back")
     else:
-        click.echo(f"nothing was kept of {release.name}; all stays as it is")
+        click.echo(f"nothing to bring back for {release.name}; all stays as it is")
 
 
 @main.command(cls=_Command)

@@ -5,6 +5,7 @@
     CONFIG_HOME_DIR/snapshots/          mode 0700
         RELEASE~N                       complete; the highest N is the newest
             record.json, 0/, 1/, …      what the places were, and their entries
+        .owner                          the release whose state the router has (see paradrop.image.kept)
         .new~                           being made, or left by one that was killed
         .restoring                      a restore that is decided on and must be finished
     PLACE/.restore~/new, old            what a restore puts in place, and what was there
@@ -15,12 +16,17 @@ A snapshot has its name once it is complete and on disk. A restore prepares all 
 kill before leaves everything as it was, after it the next finish(), which the runtime calls before it reads anything,
 does the rest. So nobody ever sees half of it.
 
+A snapshot stays until its release is left again or deleted, also when it was brought back: a power cut may come before
+the release is in use again, and the one that is left may run on what was brought back; or the release fails, gives way
+once more, and comes back later. But what a release has made since it runs is newer than its snapshot, so nothing is
+brought back while the router's state is its own. A snapshot ends that: whose runtime begins next takes over. Where a
+runtime begins on what was brought back for another release, the state is nobody's, and either gets its snapshot.
+
 The runtime must not run meanwhile. Containers are stopped: their data shall be whole; the runtime starts them again.
 """
 
 import logging
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +35,7 @@ import msgspec
 
 from fussy import disk
 from paradrop.backend.fc import journal
+from paradrop.image import kept
 from paradrop.image.places import WORKSHOP, Place, Root, own_paths
 from paradrop.lib import settings
 from paradrop.lib.errors import ParadropError
@@ -38,7 +45,7 @@ from paradrop.lib.utils.storage import PDStorage
 
 log = logging.getLogger(__name__)
 
-_NEW, _OLD, _RESTORING, _RECORD = ".new~", ".old~", ".restoring", "record.json"
+_NEW, _RESTORING, _RECORD = ".new~", ".restoring", "record.json"
 _AT_ONCE = 500
 
 
@@ -91,10 +98,11 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
     root.snapshots.mkdir(mode=0o700, parents=True, exist_ok=True)
     quiet()
     new = root.snapshots / _NEW
-    _remove(new)
-    older = _of(root, release.name)
+    kept.remove(new)
+    older = kept.of(root, release.name)
     for one in older:
-        _discard(root, one)  # also if this fails: what it had long ago must not come back then
+        kept.discard(root, one)  # also if this fails: what it had long ago must not come back then
+    kept.own(root, kept.NOBODY)
     new.mkdir(mode=0o700)
     try:
         record = Record(1, release.name, tuple(root.places(release)))
@@ -102,10 +110,10 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
             (new / str(number)).mkdir(mode=0o700)
             _copy(Path(place.directory), place.names, new / str(number))
         (new / _RECORD).write_bytes(msgspec.json.encode(record))
-        final = root.snapshots / f"{release.name}~{_number(older[-1]) + 1 if older else 1}"
+        final = root.snapshots / kept.next_name(older, release.name)
         disk.publish(new, final)
     except BaseException:
-        _remove(new)
+        kept.remove(new)
         raise
     if release.is_dir():
         prune(release.parent)
@@ -113,37 +121,52 @@ def snapshot(release: Path, quiet: Callable[[], None] = stop_containers) -> Path
 
 
 def restore(release: str, quiet: Callable[[], None] = stop_containers) -> bool:
-    """Bring back what lasted when RELEASE, by name, was left. False: nothing is kept of it, and nothing changes.
+    """Bring back what lasted when RELEASE, by name, was left. False: nothing changes.
 
-    The snapshot is used up by that: it would be stale as soon as the release runs again.
+    That is so when nothing is kept of it, or when what is there is its own.
 
     :raises SnapshotFailed: there is no room, or the snapshot can't be read; everything is as it was then
     """
     finish()
     root = Root.here()
-    kept = _of(root, release)
-    if not kept:
+    snapshots = kept.of(root, release)
+    if not snapshots or kept.owner(root) == release:
         return False
+    newest = snapshots[-1]
     try:
-        record = msgspec.json.decode((kept[-1] / _RECORD).read_bytes(), type=Record)
+        record = msgspec.json.decode((newest / _RECORD).read_bytes(), type=Record)
     except (OSError, msgspec.MsgspecError) as error:
-        raise SnapshotFailed(f"cannot bring back {kept[-1]}: {error}; delete it to go on without") from error
+        raise SnapshotFailed(f"cannot bring back {newest}: {error}; delete it to go on without") from error
     quiet()
     swaps = []
     try:
         for number, place in enumerate(record.places):
-            swaps.append(_prepare(root, place, kept[-1] / str(number)))
-        chutes = sorted({*_chutes(Path(settings.FC_CHUTESTORAGE_SAVE_PATH)), *_kept_chutes(record, kept[-1])})
+            swaps.append(_prepare(root, place, newest / str(number)))
+        chutes = sorted({*_chutes(Path(settings.FC_CHUTESTORAGE_SAVE_PATH)), *_kept_chutes(record, newest)})
         for directory in _file_systems(swap.directory for swap in swaps):
             disk.sync_filesystem(directory)
         decided = msgspec.json.encode(Restoring(release, tuple(swaps), tuple(chutes)))
         pdosq.replaceFile(root.snapshots / _RESTORING, decided)
     except BaseException:
         for place in record.places:
-            _remove(Path(place.directory, WORKSHOP))
+            kept.remove(Path(place.directory, WORKSHOP))
         raise
     finish()
     return True
+
+
+def begin(release: Path) -> None:
+    """Finish what was decided on, and note that the runtime of RELEASE works on what lasts; it has read nothing yet."""
+    finish()
+    root = Root.here()
+    owner = kept.owner(root)
+    if not root.snapshots.is_dir() or owner == release.name:
+        return
+    try:
+        kept.own(root, kept.SEVERAL if owner else release.name)
+    except OSError as error:
+        log.warning("cannot note that %s runs: %s; when it comes back it may get what it had earlier",
+                    release.name, error)
 
 
 def finish() -> None:
@@ -155,7 +178,7 @@ def finish() -> None:
     except FileNotFoundError:
         for path in own_paths():
             if path.is_dir():
-                _remove(path / WORKSHOP)
+                kept.remove(path / WORKSHOP)
         return
     except msgspec.MsgspecError as error:
         raise SnapshotFailed(f"cannot finish the restore in {decision}: {error}; delete it to go on without") from error
@@ -165,9 +188,8 @@ def finish() -> None:
     for chute in restoring.chutes:
         journal.begin(chute)
     for swap in restoring.swaps:
-        _remove(Path(swap.directory, WORKSHOP))
-    for kept in _of(root, restoring.release):
-        _discard(root, kept)  # from now on that release goes on from here, and nothing older may come back
+        kept.remove(Path(swap.directory, WORKSHOP))
+    kept.own(root, restoring.release)
     decision.unlink()
     disk.sync_directory(root.snapshots)
 
@@ -175,20 +197,20 @@ def finish() -> None:
 def prune(target: Path) -> list[str]:
     """Remove the snapshots of releases that are not in TARGET any more; return their releases' names."""
     root = Root.here()
-    gone = [path for path in _all(root) if not (target / _release(path)).is_dir()]
+    gone = [path for path in kept.everything(root) if not (target / kept.release_of(path)).is_dir()]
     for path in gone:
-        _discard(root, path)
-    return sorted({_release(path) for path in gone})
+        kept.discard(root, path)
+    return sorted({kept.release_of(path) for path in gone})
 
 
-def _prepare(root: Root, place: Place, kept: Path) -> Swap:
+def _prepare(root: Root, place: Place, snapshot: Path) -> Swap:
     """Copy what was kept of a place beside it; return what is to be done."""
     directory = Path(place.directory)
     workshop = directory / WORKSHOP
-    _remove(workshop)
+    kept.remove(workshop)
     (workshop / "new").mkdir(mode=0o700, parents=True)
     (workshop / "old").mkdir(mode=0o700)
-    _copy(kept, place.names, workshop / "new")
+    _copy(snapshot, place.names, workshop / "new")
     gone = tuple(name for name in root.present(directory, place.only) if name not in place.names)
     return Swap(place.directory, place.names, gone)
 
@@ -200,7 +222,7 @@ def _carry_out(swap: Swap) -> None:
     for name in swap.names:
         if os.path.lexists(new / name):
             if os.path.lexists(directory / name):
-                _remove(old / name)
+                kept.remove(old / name)
                 (directory / name).rename(old / name)
             (new / name).rename(directory / name)
     for name in swap.gone:
@@ -246,50 +268,14 @@ def _chutes(store: Path) -> list[str]:
     return _Names(store).names
 
 
-def _kept_chutes(record: Record, kept: Path) -> list[str]:
+def _kept_chutes(record: Record, snapshot: Path) -> list[str]:
     """Return the chutes of the store in a snapshot."""
     store = Path(settings.FC_CHUTESTORAGE_SAVE_PATH)
     for number, place in enumerate(record.places):
         if store.is_relative_to(place.directory):
-            return _chutes(kept / str(number) / store.relative_to(place.directory))
+            return _chutes(snapshot / str(number) / store.relative_to(place.directory))
     return []
 
 
 def _file_systems(directories: Iterable[str]) -> list[Path]:
     return list({os.stat(directory).st_dev: Path(directory) for directory in directories}.values())
-
-
-def _all(root: Root) -> list[Path]:
-    if not root.snapshots.is_dir():
-        return []
-    return [path for path in root.snapshots.iterdir()
-            if not path.name.startswith(".") and path.name.rpartition("~")[2].isdecimal()]
-
-
-def _of(root: Root, release: str) -> list[Path]:
-    """Return the snapshots of a release, the newest last."""
-    return sorted((path for path in _all(root) if _release(path) == release), key=_number)
-
-
-def _release(path: Path) -> str:
-    return path.name.rpartition("~")[0]
-
-
-def _number(path: Path) -> int:
-    return int(path.name.rpartition("~")[2])
-
-
-def _discard(root: Root, path: Path) -> None:
-    """Delete a snapshot; it loses its name first."""
-    old = root.snapshots / _OLD
-    _remove(old)
-    path.rename(old)
-    disk.sync_directory(root.snapshots)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from fussy import disk
 from paradrop.backend.fc import journal
 from paradrop.backend.fc.chutestorage import ChuteStorage
-from paradrop.image import cli, snapshots
+from paradrop.image import cli, kept, snapshots
 from paradrop.image.snapshots import SnapshotFailed
 from paradrop.lib import settings
 from paradrop.lib.chute import Chute
@@ -86,8 +86,8 @@ def change(home: Path) -> None:
     store("new")
 
 
-def kept(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "lib/snapshots").iterdir())
+def names(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "lib/snapshots").iterdir() if path.name != ".owner")
 
 
 def test_what_a_release_had_comes_back_with_it(router: Path) -> None:
@@ -98,7 +98,67 @@ def test_what_a_release_had_comes_back_with_it(router: Path) -> None:
     assert contents(router) == before
     assert (router / "lib/logs/log").read_text() == "log and more", "logs go on"
     assert journal.unfinished() == {"new": [], "web": []}, "the runtime looks at the containers of both"
-    assert not snapshots.restore("v1", nobody) and contents(router) == before, "it is used up"
+    (router / "lib/data/web/db").write_text("newer")
+    assert not snapshots.restore("v1", nobody), "what is there is its own, and newer"
+    assert (router / "lib/data/web/db").read_text() == "newer"
+
+
+def write(home: Path, text: str) -> None:
+    (home / "lib/data/web/db").write_text(text)
+
+
+def runs(home: Path, release: str) -> None:
+    """A release's runtime begins, and changes something."""
+    snapshots.begin(home / "target" / release)
+    write(home, f"{release} again")
+
+
+def left_for_v2(home: Path) -> None:
+    release(home, "v2")
+    runs(home, "v1")
+    write(home, "of v1")
+    snapshots.snapshot(home / "target/v1", nobody)
+
+
+def goes_back_to(home: Path, release: str) -> str:
+    """Return what the data are after a fallback to a release."""
+    snapshots.restore(release, nobody)
+    return (home / "lib/data/web/db").read_text()
+
+
+def test_a_fallback_that_was_interrupted_is_made_again(router: Path) -> None:
+    left_for_v2(router)
+    runs(router, "v2")
+    assert goes_back_to(router, "v1") == "of v1"
+    for _ in range(2):  # the power was cut before v1 was current, and the machine's boot started v2 again
+        runs(router, "v2")
+    assert goes_back_to(router, "v1") == "of v1"
+
+
+def test_a_rollback_that_was_interrupted_is_taken_back(router: Path) -> None:
+    left_for_v2(router)
+    runs(router, "v2")
+    write(router, "of v2")
+    snapshots.snapshot(router / "target/v2", nobody)
+    assert goes_back_to(router, "v1") == "of v1"
+    for _ in range(2):  # as above
+        runs(router, "v2")
+    assert goes_back_to(router, "v2") == "of v2"
+    runs(router, "v2")
+    snapshots.snapshot(router / "target/v2", nobody)
+    assert goes_back_to(router, "v1") == "of v1", "the way to v1 is still there"
+
+
+def test_what_the_release_in_use_has_made_stays(router: Path) -> None:
+    left_for_v2(router)
+    runs(router, "v1")  # the power was cut before v2 was current
+    assert goes_back_to(router, "v1") == "v1 again"
+    snapshots.snapshot(router / "target/v1", nobody)
+    runs(router, "v2")
+    snapshots.snapshot(router / "target/v2", nobody)
+    runs(router, "v2")
+    assert goes_back_to(router, "v2") == "v2 again"
+    assert goes_back_to(router, "v1") == "v1 again"
 
 
 def test_nothing_kept_changes_nothing(router: Path) -> None:
@@ -114,14 +174,14 @@ def test_the_newest_of_a_release_counts_and_old_releases_go(router: Path) -> Non
     change(router)
     changed = contents(router)
     snapshots.snapshot(router / "target/v1", nobody)
-    assert kept(router) == ["v1~2", "v2~rc1~1"]
+    assert names(router) == ["v1~2", "v2~rc1~1"]
     (router / "lib/data/web/db").write_text("three")
     snapshots.restore("v1", nobody)
     assert contents(router) == changed
     shutil.rmtree(router / "target/v2~rc1")
     snapshots.snapshot(router / "target/v1", nobody)
-    assert kept(router) == ["v1~1"]
-    assert snapshots.prune(router) == ["v1"] and kept(router) == []
+    assert names(router) == ["v1~3"]
+    assert snapshots.prune(router) == ["v1"] and names(router) == []
 
 
 def test_a_full_disk_keeps_nothing_and_changes_nothing(router: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +198,12 @@ def test_a_full_disk_keeps_nothing_and_changes_nothing(router: Path, monkeypatch
         snapshots.snapshot(router / "target/v1", nobody)
     with pytest.raises(SnapshotFailed, match="No space left on device"):
         snapshots.restore("v2~rc1", nobody)
-    assert kept(router) == ["v2~rc1~1"] and contents(router) == before
+    assert names(router) == ["v2~rc1~1"] and contents(router) == before
     assert not snapshots.restore("v1", nobody), "what it had when it was left before is of no use any more"
 
 
 EDGES: tuple[tuple[object, str], ...] = (
-    (snapshots, "_copy"), (snapshots, "_remove"), (snapshots, "_carry_out"), (disk, "sync_directory"),
+    (snapshots, "_copy"), (kept, "remove"), (snapshots, "_carry_out"), (disk, "sync_directory"),
     (disk, "sync_filesystem"), (disk, "publish"), (pdosq, "replaceFile"), (Path, "rename"), (Path, "unlink"))
 
 
@@ -214,7 +274,7 @@ def test_a_snapshot_killed_anywhere_leaves_the_one_before_or_none_or_the_new_one
         assert seen[-1] == 0 or contents(router) == new
         saved.again()
     assert len(seen) > 10 and seen == sorted(seen) and set(seen) == {0, 1, 2}
-    assert kept(router) == ["v1~2"]
+    assert names(router) == ["v1~2"]
 
 
 def test_a_restore_killed_anywhere_has_changed_all_or_nothing(router: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +320,10 @@ def test_the_commands_of_the_hooks(router: Path) -> None:
     change(router)
     run = CliRunner().invoke(cli.main, ["restore", str(router / "target/v1")])
     assert run.exit_code == 0 and contents(router) == before
-    assert CliRunner().invoke(cli.main, ["restore", "v0"]).stdout == "nothing was kept of v0; all stays as it is\n"
+    run = CliRunner().invoke(cli.main, ["restore", "v0"])
+    assert run.stdout == "nothing to bring back for v0; all stays as it is\n"
     CliRunner().invoke(cli.main, ["snapshot", str(router / "target/v1")])
-    (router / "lib/snapshots/v1~1/record.json").write_text("x")
+    (router / "lib/snapshots/v1~2/record.json").write_text("x")
     run = CliRunner().invoke(cli.main, ["restore", "v1"])
     assert run.exit_code == 1 and run.stderr.startswith("paradrop-image restore: cannot bring back")
     assert CliRunner().invoke(cli.main, ["prune", str(router / "etc")]).stdout == "v1\n"
