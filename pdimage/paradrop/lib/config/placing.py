@@ -8,6 +8,7 @@ another router of the same kind, gets the same unless that is taken.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -178,9 +179,15 @@ def _link(wanted: chutespec.Interface, device: str, users: list[tuple[str, Inter
     return link
 
 
+@lru_cache(maxsize=1024)
+def _network(text: str) -> IPv4Network:
+    """Return a network; those of the other chutes are the same at each update."""
+    return IPv4Network(text)
+
+
 def _subnet(chute: str, wanted: chutespec.Interface, previous: Interface | None,
             users: list[tuple[str, Interface]], facts: Facts) -> IPv4Network:
-    others = [*((IPv4Network(one["subnet"]), owner) for owner, one in users if "subnet" in one), *facts.networks]
+    others = [*((_network(one["subnet"]), owner) for owner, one in users if "subnet" in one), *facts.networks]
     if wanted.ipv4_network:
         fixed = IPv4Network(wanted.ipv4_network)
         for network, owner in others:

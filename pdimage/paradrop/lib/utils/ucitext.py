@@ -29,10 +29,12 @@ _TOKEN = re.compile(
       | (?P<plain>[^ \t\r\f\v\n;#'"\\]+)""",
     re.VERBOSE | re.DOTALL)
 _BLANKS = " \t\r\f\v"
-# Lines as render() writes most of them; reading these at one go makes reading five times faster
-_USUAL = re.compile(r"[ \t]*(option|list)[ \t]+([A-Za-z0-9_.:@+-]+)[ \t]+'([^'\n]*)'\n")
+# Sections as render() writes most of them, up to where the next one or a free comment begins, or the file ends. They
+# are taken whole: a file differs little from one reading to the next, so most were read before.
+_USUAL = re.compile(r"[ \t]*(option|list)[ \t]+(?!list[ \t])([A-Za-z0-9_.:@+-]+)[ \t]+'([^'\n]*)'\n")
 _USUAL_TITLE = re.compile(
-    r"(config)[ \t]+([A-Za-z0-9_.:@+-]+)(?:[ \t]+([A-Za-z0-9_.:@+-]+))?(?:[ \t]*#([^\n]*))?\n")
+    r"config[ \t]+([A-Za-z0-9_.:@+-]+)(?:[ \t]+([A-Za-z0-9_.:@+-]+))?(?:[ \t]*#([^\n]*))?\n")
+_USUAL_SECTION = re.compile(rf"{_USUAL_TITLE.pattern}(?:{_USUAL.pattern})*+\n*+(?=config[ \t]|#|\Z)")
 _BARE = re.compile(r"[A-Za-z0-9_.:@+-]+")
 
 Config = dict[str, str]
@@ -41,11 +43,15 @@ Section = tuple[Config, Options]
 
 
 class Statement(NamedTuple):
-    """One statement: the number of its first line, its words, the comment after it (None if there is none)."""
+    """One statement: the number of its first line, its words, the comment after it (None if there is none).
+
+    Or a whole section as it is usually written; then there are no words.
+    """
 
     line: int
     words: tuple[str, ...]
     comment: str | None
+    section: Section | None = None
 
 
 @dataclass
@@ -77,8 +83,10 @@ def _parse(text: str, source: str) -> Document:
     if "\0" in text:
         raise ParadropError(f"cannot read {source}: it holds a NUL character")
     document = Document()
-    for line, words, comment in _statements(text, source):
-        if words:
+    for line, words, comment, section in _statements(text, source):
+        if section:
+            document.sections.append(section)
+        elif words:
             _take(document, words, comment, f"{source}:{line}")
         elif comment is not None:
             document.remarks.setdefault(len(document.sections), []).append(comment)
@@ -161,14 +169,9 @@ def _statements(text: str, source: str) -> Iterator[Statement]:
     word: str | None = None
     comment: str | None = None
     while position < len(text):
-        if word is None and not words and (usual := _USUAL.match(text, position)):
-            yield Statement(line, usual.groups(), None)
-            position, line = usual.end(), line + 1
-            start = line
-            continue
-        if word is None and not words and (title := _USUAL_TITLE.match(text, position)):
-            yield Statement(line, tuple(found for found in title.group(1, 2, 3) if found), title[4])
-            position, line = title.end(), line + 1
+        if word is None and not words and (usual := _USUAL_SECTION.match(text, position)):
+            yield Statement(line, (), None, _usual(usual.group()))
+            position, line = usual.end(), line + usual.group().count("\n")
             start = line
             continue
         match = _TOKEN.match(text, position)
@@ -189,6 +192,17 @@ def _statements(text: str, source: str) -> Iterator[Statement]:
                 words, comment, start = [], None, line + (token == "\n")
         line += token.count("\n")
     yield Statement(start, tuple(words if word is None else [*words, word]), comment)
+
+
+@lru_cache(maxsize=2048)
+def _usual(text: str) -> Section:
+    """Return the section that a text of the form _USUAL_SECTION holds. Nobody may change it."""
+    title = _USUAL_TITLE.match(text)
+    assert title
+    options: Options = {}
+    for keyword, key, value in _USUAL.findall(text, title.end()):
+        _take_option(options, keyword, key, value)
+    return _title_line([word for word in title.group(1, 2) if word], title[3]), options
 
 
 def _meaning(kind: str, token: str) -> str:

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypedDict, TypeVar
 from urllib.parse import quote
 
 from paradrop.backend.pdconfd.config.command import Command
 from paradrop.backend.pdconfd.config.effects import Step
 from paradrop.lib.errors import ParadropError
+from paradrop.lib.utils.ucitext import Section
 
 Key: TypeAlias = tuple[str, str]
 AllConfigs: TypeAlias = Mapping[Key, "ConfigObject"]
@@ -90,6 +91,7 @@ class ConfigObject:
         self.name = name
         self.comment = comment
         self.anonymous = False
+        self.section: Section = ({}, {})  # as the file has it
         self.dependents: set[ConfigObject] = set()
         self.missing: set[Key] = set()
         self.applied: list[Command] = []
@@ -162,6 +164,12 @@ class ConfigObject:
         """Return tuple (section type, section name)."""
         return (str(self.typename), self.name)
 
+    @property
+    def identity(self) -> Hashable:
+        """Equal for sections that say the same; if they are anonymous, they are of the same file and owner, too."""
+        owner = (self.source, self.comment) if self.anonymous else (self.name,)
+        return (self.typename, self.values, *owner)
+
     def optionsMatch(self, other: "ConfigObject") -> bool:
         """Test equality of config sections by comparing option values."""
         return type(self) is type(other) and bool(self.values == other.values)
@@ -232,8 +240,7 @@ class ConfigObject:
 
     def failure(self) -> str | None:
         """Return why this section is not in force, or None."""
-        failures = (command.failure for command in self.applied)
-        return self.problem or next((failure for failure in failures if failure), None)
+        return self.problem or next((command.failure for command in self.applied if command.failed), None)
 
     def place(self, program: str) -> str:
         """Return the path, less its ending, of the files that a daemon of this section has."""

@@ -67,12 +67,15 @@ def transition(old: Configs, new: Configs, redo: Collection[ConfigObject],
     plans = {id(config): _plan(config, new, known=old.get(key) is config)
              for key, config in new.items() if id(config) in wanted}
     gone = set(old.values()).difference(new.values())
-    for config in new.values():
+    for config in new.values() if gone else ():
         config.dependents -= gone
     before = {key: config.applied for key, config in old.items()}
     for key in reversed(old):
         if key not in new:
             change.undo += _undo(_own(before[key]))
+    released = {command.step for key, config in old.items() if new.get(key) is not config or id(config) in plans
+                for command in before[key] if command.step and command.step.shared}
+    known = set(shared)
     fresh_shared: list[Command] = []
     undone: dict[Key, list[Command]] = {}
     for key, config in new.items():
@@ -83,7 +86,9 @@ def transition(old: Configs, new: Configs, redo: Collection[ConfigObject],
         change.apply += fresh
     for key in reversed(undone):
         change.undo += _undo(undone[key])
-    change.undo += _drop_shared(new, shared)
+    change.undo += _drop_shared(new, shared, released)
+    if any(command.step in known for command in fresh_shared):
+        _share_again(new, shared)
     change.apply[:0] = fresh_shared
     return change
 
@@ -139,15 +144,18 @@ def _difference(config: ConfigObject, plan: list[Step], applied: list[Command], 
     return result, fresh, [command for command in _own(applied) if id(command) not in staying]
 
 
-def _drop_shared(configs: Configs, shared: dict[Step, Command]) -> list[Command]:
-    """Forget the shared steps that no section asks for any more; return the commands that undo them."""
+def _drop_shared(configs: Configs, shared: dict[Step, Command], released: set[Step]) -> list[Command]:
+    """Forget those of the released shared steps that no section asks for any more; return the commands that undo them.
+    """
     for config in configs.values():
-        # One that had failed and is tried again counts for all who asked for it
+        if not released:
+            break
+        released = released.difference(command.step for command in config.applied)
+    return _undo([shared.pop(step) for step in list(shared) if step in released])
+
+
+def _share_again(configs: Configs, shared: Mapping[Step, Command]) -> None:
+    """Have a shared step that had failed and is tried again count for all who asked for it."""
+    for config in configs.values():
         config.applied = [shared[command.step] if command.step and command.step.shared else command
                           for command in config.applied]
-    needed = {command.step for config in configs.values() for command in config.applied if command.step}
-    surplus = [command for step, command in shared.items() if step not in needed]
-    for command in surplus:
-        if command.step:
-            del shared[command.step]
-    return _undo(surplus)

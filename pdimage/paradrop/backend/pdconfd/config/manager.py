@@ -122,16 +122,20 @@ class ConfigManager:
         """
         if byName:
             return self.currentConfig.get(config.getTypeAndName())
-        wanted = identity(config)
-        return next((other for other in self.currentConfig.values() if identity(other) == wanted), None)
+        wanted = config.identity
+        return next((other for other in self.currentConfig.values() if other.identity == wanted), None)
 
     def readConfig(self, files: Iterable[str]) -> Iterator[ConfigObject]:
         """Load configuration files and return configuration objects.
 
         This method only loads the configuration files without making any changes to the system and returns
         configuration objects as a generator. Sections of unknown types are left out; what cannot be used is left
-        out, too, and shows as a failure in statusString().
+        out, too, and shows as a failure in statusString(). A section that says what it said at the last load comes
+        back as the object in force.
         """
+        unchanged: dict[tuple[str, str, str | None], list[ConfigObject]] = defaultdict(list)
+        for current in reversed(self.currentConfig.values()):
+            unchanged[current.source, str(current.typename), current.section[0].get("name")].append(current)
         for path in files:
             self.rejected = [entry for entry in self.rejected if entry.source != path]
             try:
@@ -144,11 +148,18 @@ class ConfigManager:
                 if kind not in TYPES:
                     log.warning("%s: sections of type %s are not for us", path, kind)
                     continue
+                same = unchanged[path, kind, config.get("name")]
+                if same and same[-1].section == (config, options):
+                    yield same.pop()
+                    continue
                 try:
-                    yield TYPES[kind].build(self, path, config.get("name"), options, comment)
+                    built = TYPES[kind].build(self, path, config.get("name"), options, comment)
                 except ConfigError as error:
                     name = config.get("name") or str(options.get("name", ""))
                     self._reject(path, kind, name, comment, error.message)
+                    continue
+                built.section = config, options
+                yield built
 
     def _reject(self, source: str, typename: str, name: str, comment: str | None, problem: str) -> None:
         log.warning("%s: %s", source, problem)
@@ -207,15 +218,16 @@ class ConfigManager:
         return {source for source in sources if not Path(source).exists()
                 and (search is None or search in (source, str(Path(source).parent), Path(source).name))}
 
-    def _merge(self, loaded: Iterable[ConfigObject], replaced: set[ConfigObject]) -> Configs:
+    def _merge(self, loaded: list[ConfigObject], replaced: set[ConfigObject]) -> Configs:
         """Return all wanted sections; those that did not change are the objects of the current configuration."""
         new = {key: config for key, config in self.currentConfig.items() if config not in replaced}
         same: dict[Hashable, list[ConfigObject]] = defaultdict(list)
+        changing = replaced.difference(loaded)
         for config in self.currentConfig.values():
-            if config in replaced:
-                same[identity(config)].append(config)
+            if config in changing:
+                same[config.identity].append(config)
         for config in loaded:
-            if found := same[identity(config)]:
+            if config not in replaced and (found := same[config.identity]):
                 found[0].comment, found[0].source = config.comment, config.source
                 config = found.pop(0)
             key = config.getTypeAndName()
@@ -290,11 +302,3 @@ class ConfigManager:
         if not self.systemUp.wait(timeout):
             raise TimeoutError(f"cannot report the configuration: it is not loaded after {timeout:g} s")
         return self.statusString()
-
-
-def identity(config: ConfigObject) -> Hashable:
-    """Return something that is equal for sections that say the same; anonymous ones also of the same file and owner."""
-    kind, name = config.getTypeAndName()
-    if config.anonymous:
-        return (kind, config.values, config.source, config.comment)
-    return (kind, name, config.values)

@@ -156,7 +156,8 @@ class Runner:
 def daemon_pid(pidfile: str, conf: str) -> int | None:
     """Return the process id in a pid file if that process runs and was started with that configuration file."""
     try:
-        pid = int(Path(pidfile).read_text())
+        with open(pidfile) as file:
+            pid = int(file.read())
     except (OSError, ValueError):
         return None
     return pid if _is_ours(pid, conf) else None
@@ -184,7 +185,8 @@ def write_private(path: str, text: str) -> None:
 
 def _is_ours(pid: int, conf: str) -> bool:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
     except OSError:
         return False
     wanted = os.fsencode(conf)
