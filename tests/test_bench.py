@@ -75,3 +75,21 @@ def test_limits_are_judged_on_paired_ratios(bench) -> None:
     text = report.table([classic, ours], [report.Check("start", 80.0, "ms", 150)])
     assert "MISS size" in text
     assert "pass (at most 150 ms)" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dnsmasq") is None, reason="needs root and dnsmasq")
+def test_installs_are_measured_on_routers_that_do_the_work(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    chutes = bench("chutes")
+    monkeypatch.setattr(chutes, "COUNT", 3)
+    monkeypatch.setattr(chutes, "ROUNDS", 2)
+    first, last, ratio = chutes.measure()
+    assert 0 < first < 60
+    assert 0 < last < 60
+    assert ratio > 0
+    monkeypatch.setattr(chutes, "chute", lambda number: {"net": {"lan": {"type": "nonsense"}}})
+    with pytest.raises(RuntimeError, match="a router has ended"):
+        chutes.measure()
+
+
+def test_a_daemon_s_memory_is_measured(bench) -> None:
+    assert 5 < bench("daemon").memory() < 500

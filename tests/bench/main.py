@@ -1,4 +1,4 @@
-"""Measures packing and installing against plain tools, on one machine, in paired runs."""
+"""Measures packing and installing against plain tools, on one machine, in paired runs; and the router's runtime."""
 
 import argparse
 import dataclasses
@@ -98,6 +98,20 @@ def chosen(only: list[str], peers: bool, available: set[str]) -> list[Job]:
     return [job for job in jobs if needed_commands(job) <= available]
 
 
+def wanted(only: list[str], what: str) -> bool:
+    """Return whether what is no comparison shall be measured."""
+    return not only or what in only
+
+
+def make_trees(folder: Path) -> str:
+    """Make the trees to pack, in a process of its own: reading them takes memory, and that of jobs is counted from ours
+    upwards. Return what they are."""
+    trees = subprocess.run([sys.executable, Path(__file__).with_name("trees.py"), folder], check=True,
+                           stdout=subprocess.PIPE, text=True).stdout.strip()
+    print(trees, file=sys.stderr)
+    return trees
+
+
 def measure_jobs(folder: Path, jobs: list[Job], rounds: int) -> dict[Job, list[Usage]]:
     """Run every job once in each round, so that all of them see the same good and bad minutes."""
     taken: dict[Job, list[Usage]] = {job: [] for job in jobs}
@@ -132,6 +146,15 @@ def single_checks() -> list[Check]:
     ]
 
 
+def runtime_checks() -> list[Check]:
+    """Measure the runtime in a process of its own, whose network namespaces and settings are not ours."""
+    done = subprocess.run([sys.executable, Path(__file__).with_name("runtime.py")], stdout=subprocess.PIPE, text=True,
+                          check=False)
+    if done.returncode:
+        raise JobFailed(f"tests/bench/runtime.py ended with exit code {done.returncode}; see above")
+    return [Check(**fields) for fields in json.loads(done.stdout)]
+
+
 def stop(signum: int, frame: object) -> None:
     """Turn a signal into an exception, so that everything is cleaned up."""
     raise JobFailed("took too long") if signum == signal.SIGALRM else SystemExit(128 + signum)
@@ -140,9 +163,10 @@ def stop(signum: int, frame: object) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, default=5, help="paired runs of each job (default: 5)")
-    parser.add_argument("--only", choices=["pack", "install", "first install", "single", "plain"], action="append",
-                        default=[], help="measure this alone (single: what is no comparison; plain: the plain tools "
-                        "without our commands); may be repeated")
+    parser.add_argument("--only", action="append", default=[],
+                        choices=["pack", "install", "first install", "single", "plain", "runtime"],
+                        help="measure this alone (single: what is no comparison; plain: the plain tools without our "
+                        "commands; runtime: the router's runtime); may be repeated")
     parser.add_argument("--peers", action="store_true", help="measure OSTree and casync too (Debian packages)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where trees and results are kept")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
@@ -159,21 +183,19 @@ def main() -> None:
     if missing := [name for name in NEEDED + PEERS * options.peers if not shutil.which(name)]:
         sys.exit(f"cannot measure: missing {', '.join(missing)}; install what has it")
     options.folder.mkdir(exist_ok=True)
-    # in a process of its own: reading the trees takes memory, and the memory of jobs is counted from ours upwards
-    trees = subprocess.run([sys.executable, Path(__file__).with_name("trees.py"), options.folder], check=True,
-                           stdout=subprocess.PIPE, text=True).stdout.strip()
-    print(trees, file=sys.stderr)
     available = installed_commands()
     jobs = chosen(options.only, options.peers, available)
+    trees = make_trees(options.folder) if jobs else ""
     load = os.getloadavg()[0]
     if load > BUSY:
         print(f"the load average is {load:.1f}: something else runs here, do not trust the times", file=sys.stderr)
     try:
         taken = measure_jobs(options.folder, jobs, options.rounds) if jobs else {}
+        checks = single_checks() if "fussy-install" in available and wanted(options.only, "single") else []
+        checks += runtime_checks() if wanted(options.only, "runtime") else []
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")
     found = rows(jobs, taken)
-    checks = single_checks() if "fussy-install" in available and {*options.only, "single"} == {"single"} else []
     result = {"trees": trees, "rounds": options.rounds, "load": load, "kernel": os.uname().release,
               **as_json(found, checks, taken)}
     (options.folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
