@@ -30,4 +30,6 @@ def needed(target: Target) -> set[Path]:
     names = {"current", "failsafe", now.previous}
     if now.transaction:
         names |= {now.transaction.release, now.transaction.previous}
+    if now.trial:
+        names |= {now.trial.release, now.trial.previous}
     return {target.release(name) for name in names if name} | {Path(os.path.realpath(target.current))}

@@ -4,7 +4,7 @@ Verbs are loaded when they run, so ``--help`` is quick on a slow device. Results
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING
 import click
 
 from fussy import __version__
-from fussy.commands import command, start_logging
+from fussy.commands import (
+    as_json_option,
+    command,
+    keyring_option,
+    logfile_option,
+    start_logging,
+    target_option,
+    verbose_option,
+)
 from fussy.errors import DamagedRelease
 
 if TYPE_CHECKING:
     from fussy.status import Status
 
-KEYRING = "/etc/fussy/keys"
-TARGET = "/opt/firmware"
-INSTALL_LOG = "/tmp/fussy-install.log"
-
-_target = click.option("-t", "--target", type=click.Path(path_type=Path), default=TARGET, show_default=True,
-                       help="Directory where releases live.")
-_keyring = click.option("-k", "--keyring", type=click.Path(path_type=Path), default=KEYRING, show_default=True,
-                        help="Key directory (GNUPGHOME) with the keys that may sign.")
-_logfile = click.option("-l", "--logfile", type=click.Path(path_type=Path), default=INSTALL_LOG, show_default=True,
-                        help="File that the log is appended to.")
-_verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @command("fussy-pack")
@@ -52,7 +48,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-B", "--base", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="RELEASE",
               help="Make a delta for devices that have this older release: its directory, as fussy installed or "
               "unpacked it.")
-@_verbose
+@verbose_option
 def pack_command(
     directory: Path | None, root: Path, exclude: Sequence[str], encrypt_for: Sequence[str], sign_with: str | None,
     compress: str, firmware_version: str | None, compatible: Sequence[str], output: Path | None,
@@ -78,11 +74,11 @@ def pack_command(
 @command("fussy-install")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Bundle to install.")
-@_keyring
-@_target
+@keyring_option
+@target_option
 @click.option("-b", "--board", multiple=True, metavar="NAME", help="Name of this board (default: see fussy status).")
-@_logfile
-@_verbose
+@logfile_option
+@verbose_option
 def install_command(
     bundle: Path | None, file: Path | None, keyring: Path, target: Path, board: Sequence[str], logfile: Path,
     verbose: bool,
@@ -102,9 +98,9 @@ def install_command(
 
 
 @command("fussy-clean")
-@_target
-@_logfile
-@_verbose
+@target_option
+@logfile_option
+@verbose_option
 def clean_command(target: Path, logfile: Path, verbose: bool) -> None:
     """Delete releases that are not needed: all but the current, the previous, a trial and the failsafe one."""
     from fussy.install import clean
@@ -114,8 +110,8 @@ def clean_command(target: Path, logfile: Path, verbose: bool) -> None:
 
 
 @command("status")
-@_target
-@_json
+@target_option
+@as_json_option
 def status_command(target: Path, as_json: bool) -> None:
     """Show the current, previous and failsafe release, and what failed and why."""
     import msgspec
@@ -155,8 +151,8 @@ def _when(at: int) -> str:
 
 @command("verify")
 @click.argument("what", required=False, type=click.Path(path_type=Path))
-@_keyring
-@_target
+@keyring_option
+@target_option
 def verify_command(what: Path | None, keyring: Path, target: Path) -> None:
     """Check an installed release (a directory, or its name in the target), or a bundle (a file).
 
@@ -186,10 +182,10 @@ def verify_command(what: Path | None, keyring: Path, target: Path) -> None:
 
 @command("rollback")
 @click.argument("release", required=False, default="")
-@_target
+@target_option
 @click.option("--below-floor", is_flag=True, help="Also go back to a version with known security faults.")
-@_logfile
-@_verbose
+@logfile_option
+@verbose_option
 def rollback_command(release: str, target: Path, below_floor: bool, logfile: Path, verbose: bool) -> None:
     """Go back to the previous release, or to RELEASE, with its hooks and health checks."""
     from fussy.install import ready
@@ -200,23 +196,10 @@ def rollback_command(release: str, target: Path, below_floor: bool, logfile: Pat
         click.echo(rollback(held, release, below_floor=below_floor))
 
 
-@command("recover")
-@_target
-@_logfile
-@_verbose
-def recover_command(target: Path, logfile: Path, verbose: bool) -> None:
-    """Finish or undo what a power cut interrupted; for the boot, needs no network."""
-    from fussy.install import ready
-
-    start_logging(verbose, logfile)
-    with ready(target):
-        pass
-
-
 @command("failsafe")
-@_target
-@_logfile
-@_verbose
+@target_option
+@logfile_option
+@verbose_option
 def failsafe_command(target: Path, logfile: Path, verbose: bool) -> None:
     """Make a full copy of the current release the release of last resort."""
     from fussy.failsafe import make_failsafe
@@ -233,12 +216,16 @@ class _Verbs(click.Group):
 
     own: dict[str, click.Command] = {
         "clean": clean_command, "failsafe": failsafe_command, "install": install_command, "pack": pack_command,
-        "recover": recover_command, "rollback": rollback_command, "status": status_command, "verify": verify_command,
+        "rollback": rollback_command, "status": status_command, "verify": verify_command,
     }
-    elsewhere = {"hold": "fussy.updating.hold", "keys": "fussy.keys", "link-tree": "fussy.linktree",
-                 "log": "fussy.updating.history", "postpone": "fussy.updating.postpone",
-                 "publish": "fussy.publishing.cli", "southrollback": "fussy.southrollback",
-                 "update": "fussy.updating.update"}
+    # modules with get_options(), or the commands themselves
+    elsewhere = {
+        "confirm": "fussy.trialverbs:confirm", "hold": "fussy.updating.hold", "keys": "fussy.keys",
+        "link-tree": "fussy.linktree", "log": "fussy.updating.history", "postpone": "fussy.updating.postpone",
+        "publish": "fussy.publishing.cli", "recover": "fussy.trialverbs:recover",
+        "reject": "fussy.trialverbs:reject", "southrollback": "fussy.southrollback",
+        "trial": "fussy.trialverbs:trial", "update": "fussy.updating.update",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*self.own, *self.elsewhere])
@@ -247,8 +234,10 @@ class _Verbs(click.Group):
         if cmd_name in self.elsewhere:
             import importlib
 
-            get_options: Callable[[], click.Command] = importlib.import_module(self.elsewhere[cmd_name]).get_options
-            return get_options()
+            module, _, name = self.elsewhere[cmd_name].partition(":")
+            found = getattr(importlib.import_module(module), name or "get_options")
+            made: click.Command = found if name else found()
+            return made
         return self.own.get(cmd_name)
 
 

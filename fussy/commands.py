@@ -16,6 +16,21 @@ import click
 
 from fussy.errors import FussyError, SystemSetup
 
+KEYRING = "/etc/fussy/keys"
+TARGET = "/opt/firmware"
+INSTALL_LOG = "/tmp/fussy-install.log"
+
+_PATH = click.Path(path_type=Path)
+
+target_option = click.option("-t", "--target", type=_PATH, default=TARGET, show_default=True,
+                             help="Directory where releases live.")
+keyring_option = click.option("-k", "--keyring", type=_PATH, default=KEYRING, show_default=True,
+                              help="Key directory (GNUPGHOME) with the keys that may sign.")
+logfile_option = click.option("-l", "--logfile", type=_PATH, default=INSTALL_LOG, show_default=True,
+                              help="File that the log is appended to.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 class Failure(click.ClickException):
     """A failed command: one line on stderr, ``NAME: cannot …``, and the exit code of the error's class."""

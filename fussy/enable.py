@@ -9,24 +9,30 @@
                      previous (hooks, swap) ──fails──> failsafe (hooks, swap) ──fails──> unrecoverable
                                 └──> reverted                  └──> failsafe
 
-Each arrow can be a power cut; :mod:`fussy.recover` goes on from what it finds.
+Each arrow can be a power cut; :mod:`fussy.recover` goes on from what it finds. Once a release has failed the way is
+only back: the reason is in the transaction before anything is done about it. A release that must be confirmed later is
+``on trial`` instead of ``installed`` (see fussy.trial). The watchdog is held through all of it.
 """
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import msgspec
 
-from fussy import checked, disk, health, hooks, manifest, state, versions
-from fussy.errors import BadBundle, FussyError, HookFailed, Reverted, UnhealthyRelease, Unrecoverable
+from fussy import checked, disk, health, hooks, manifest, owner, state, trial, uptime, versions, watchdog
+from fussy.errors import BadBundle, FussyError, HookFailed, Reverted, SystemSetup, UnhealthyRelease, Unrecoverable
 from fussy.target import Target
 
 log = logging.getLogger(__name__)
 
 Action = Literal["install", "rollback", "fallback"]
+
+# Seconds that a swap and what belongs to it may take beside hooks and checks, on a slow disk.
+_SLACK = 60.0
 
 
 def description(release: Path | None) -> manifest.Description:
@@ -46,21 +52,24 @@ def make_current(target: Target, release: Path, action: Literal["install", "roll
 
     A release that fails before the swap of its own installation is deleted (fussy documents, ``install.enable``).
 
+    :raises SystemSetup: what the owner demands can't be read; nothing was changed
     :raises Reverted: it failed, and the release before it, or the failsafe, is in use and well
     :raises Unrecoverable: it failed, and nothing else could be brought up
     """
     previous = target.current_release()
-    begun = msgspec.structs.replace(state.load(target), transaction=state.Transaction(
-        release=release.name, previous=previous.name if previous else "", action=action, stage="enabling",
-        digest=digest))
-    state.save(target, begun)
-    try:
-        before_swap(target, release, previous, action)
-        disk.swap_link(target.current, release.name)
-    except (HookFailed, OSError) as error:
-        log.info("%s", error)
-        bring_back(target, previous, failed=release, reason=str(error), discard=action == "install")
-    else:
+    checks, _ = asked(release), demanded(release)
+    with guarded(target, release, previous):
+        worked = health.before(release, checks) if previous else {}
+        begun = msgspec.structs.replace(state.load(target), transaction=state.Transaction(
+            release=release.name, previous=previous.name if previous else "", action=action, stage="enabling",
+            digest=digest, worked=worked))
+        state.save(target, begun)
+        try:
+            before_swap(target, release, previous, action)
+            disk.swap_link(target.current, release.name)
+        except (HookFailed, OSError) as error:
+            log.info("%s", error)
+            bring_back(target, previous, failed=release, reason=str(error), discard=action == "install")
         finish(target, release, previous, action)
 
 
@@ -71,17 +80,62 @@ def finish(target: Target, release: Path, previous: Path | None, action: Action)
     :raises Unrecoverable: as :func:`make_current`
     """
     try:
-        after_swap(target, release, previous, action)
-    except (HookFailed, UnhealthyRelease, OSError) as error:
+        going = state.load(target).transaction
+        after_swap(target, release, previous, action, going.worked if going else {})
+    except (HookFailed, UnhealthyRelease, SystemSetup, OSError) as error:
         log.info("%s", error)
         bring_back(target, previous, failed=release, reason=str(error))
     old = state.load(target)
-    floor = max(old.floor, description(release).floor, key=versions.key)
-    done = state.ended(old, "rolled-back" if action == "rollback" else "installed", release)
     done = msgspec.structs.replace(
-        done, floor=floor, bad=[bad for bad in done.bad if bad.release != release.name],
-        previous=previous.name if previous and previous != release else old.previous)
+        old, previous=previous.name if previous and previous != release else old.previous)
+    wanted = demanded(release)
+    back = previous or target.failsafe
+    if going and action == "install" and wanted.confirm != "checks" and back != release and back.is_dir():
+        done = msgspec.structs.replace(state.ended(done, "on-trial", release),
+                                       trial=trial.begun(going, wanted, uptime.now(), state.now()))
+    else:
+        done = accepted(done, release, "rolled-back" if action == "rollback" else "installed")
     state.save(target, done)
+
+
+def accepted(now: state.State, release: Path, outcome: state.Outcome) -> state.State:
+    """Return the state NOW after RELEASE, which is current, has proved itself."""
+    floor = max(now.floor, description(release).floor, key=versions.key)
+    return msgspec.structs.replace(state.ended(now, outcome, release), floor=floor, trial=None,
+                                   bad=[bad for bad in now.bad if bad.release != release.name])
+
+
+def demanded(release: Path) -> manifest.Trial:
+    """Return when RELEASE counts as good: what it and the device's owner demand (see fussy.owner).
+
+    :raises SystemSetup: the owner's file can't be read
+    """
+    return owner.stricter(description(release).trial, owner.demands(owner.directory()))
+
+
+def asked(release: Path) -> list[manifest.Check]:
+    """Return the health checks of RELEASE and of the device's owner.
+
+    :raises SystemSetup: the owner's files can't be read
+    """
+    return [*description(release).health, *owner.checks(owner.directory())]
+
+
+@contextmanager
+def guarded(target: Target, release: Path, previous: Path | None) -> Iterator[None]:
+    """Hold the watchdog meanwhile, for as long as hooks and checks of all that may become current can take."""
+    device, seconds = description(release).trial.watchdog, 0.0
+    try:
+        device = demanded(release).watchdog
+        seconds += sum(check.seconds for check in owner.checks(owner.directory()))
+    except SystemSetup as error:
+        log.warning("%s", error)
+    for one in (release, previous, target.failsafe):
+        described = description(one)
+        seconds += sum(check.seconds for check in described.health) + _SLACK
+        seconds += described.limits.pre_install + described.limits.post_install
+    with watchdog.held(device, seconds):
+        yield
 
 
 def before_swap(target: Target, release: Path, previous: Path | None, action: Action) -> None:
@@ -90,12 +144,17 @@ def before_swap(target: Target, release: Path, previous: Path | None, action: Ac
               recovering=action == "fallback", limit=description(release).limits.pre_install)
 
 
-def after_swap(target: Target, release: Path, previous: Path | None, action: Action) -> None:
-    """Run ``.post-install`` and the health checks of RELEASE."""
+def after_swap(
+    target: Target, release: Path, previous: Path | None, action: Action, worked: health.Worked | None = None
+) -> None:
+    """Run ``.post-install`` of RELEASE and the health checks: its own, and the owner's unless it is brought back."""
     described = description(release)
     hooks.run(release, hooks.POST_INSTALL, facts(target, release, previous, action),
               recovering=action == "fallback", limit=described.limits.post_install)
-    health.check(release, described.health)
+    if action == "fallback":
+        health.check(release, described.health)
+    else:
+        health.check(release, asked(release), worked, demanded(release).seconds)
 
 
 def facts(target: Target, release: Path, previous: Path | None, action: Action) -> Mapping[str, str]:
@@ -118,7 +177,7 @@ def bring_back(
     :raises Reverted: a release is in use again and its hooks and health checks passed
     :raises Unrecoverable: none could be; the last one that exists is current all the same
     """
-    _mark(target, failed, reason)
+    mark(target, previous, failed=failed, reason=reason, discard=discard)
     candidates = [path for path in dict.fromkeys((previous, target.failsafe))
                   if path is not None and path != failed and path.is_dir()]
     problems = []
@@ -138,12 +197,16 @@ def bring_back(
     raise Unrecoverable(f"cannot enable {failed.name}: {reason}; {there}. Install a firmware that works")
 
 
-def _mark(target: Target, failed: Path, reason: str) -> None:
-    """Note that FAILED is bad here, before anything is tried that may fail too."""
+def mark(target: Target, previous: Path | None, *, failed: Path, reason: str, discard: bool = False) -> None:
+    """Note that FAILED is bad here and on its way out to PREVIOUS, before anything is tried that may fail too."""
     now = state.load(target)
-    digest = now.transaction.digest if now.transaction else ""
-    bad = state.Bad(failed.name, description(failed).version, digest, reason, state.now())
-    state.save(target, state.marked_bad(now, bad))
+    going = now.transaction or state.Transaction(
+        failed.name, previous.name if previous else "", "install", digest=now.trial.digest if now.trial else "")
+    if not going.reason:
+        going = msgspec.structs.replace(going, attempts=0, boot="")
+    going = msgspec.structs.replace(going, stage="enabling", reason=reason, discard=discard)
+    bad = state.Bad(failed.name, description(failed).version, going.digest, reason, state.now())
+    state.save(target, state.marked_bad(msgspec.structs.replace(now, transaction=going, trial=None), bad))
 
 
 def _revive(target: Target, release: Path, failed: Path) -> str:

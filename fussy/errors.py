@@ -6,6 +6,7 @@
     ├── Reverted              3   the release failed after it had begun; the previous one is current again
     ├── Unrecoverable         4   the release failed and there was nothing to fall back to
     ├── Busy                  5   another fussy command works on the same target
+    ├── OnTrial              12   a release is on trial: confirm or reject it first
     ├── Untrusted            20   no valid signature by an allowed key over the whole bundle
     ├── BadBundle            21   the signed content is not a well-formed, safe bundle
     ├── Incompatible         22   a sound bundle, but not for this device, installer or version
@@ -48,6 +49,12 @@ class Busy(FussyError):
     """Another command holds the lock of the target."""
 
     exit_code = 5
+
+
+class OnTrial(FussyError):
+    """A release is on trial, and what was asked for must wait until that has ended."""
+
+    exit_code = 12
 
 
 class Untrusted(FussyError):

@@ -2,7 +2,7 @@
 
 import os
 
-from fussy import disk, manifest, share
+from fussy import disk, manifest, share, trial
 from fussy.errors import DamagedRelease, SystemSetup
 from fussy.stage import Stage, blocks_of
 from fussy.target import Target
@@ -13,9 +13,11 @@ def make_failsafe(target: Target) -> None:
 
     An earlier failsafe is replaced in one step, and deleted after that.
 
+    :raises OnTrial: the current release is on trial
     :raises SystemSetup: there is no current release, or it is the failsafe release
     :raises DamagedRelease: a file of the current release is not what its manifest says
     """
+    trial.refuse_during(target, "make a failsafe")
     current = target.current_release()
     if current is None or current == target.failsafe:
         raise SystemSetup("cannot make a failsafe: no other release is current; install one first")

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 PRE_INSTALL = ".pre-install"
 POST_INSTALL = ".post-install"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # How long a hook that was told to stop may still tidy up.
 _GRACE = 5.0
 
@@ -48,7 +48,7 @@ def run(release: Path, name: str, facts: Mapping[str, str], *, recovering: bool,
     hook = release / name
     if not os.path.lexists(hook):
         return
-    environment = {"PATH": _PATH, "HOME": "/", "LANG": "C.UTF-8", "FUSSY_HOOK": name.lstrip("."),
+    environment = {"PATH": SEARCH_PATH, "HOME": "/", "LANG": "C.UTF-8", "FUSSY_HOOK": name.lstrip("."),
                    **{f"FUSSY_{key}": value for key, value in facts.items()}}
     log.info("running %s", hook)
     try:

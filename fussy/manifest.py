@@ -124,6 +124,22 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     kept: bool = False
 
 
+KINDS = ("command", "http", "unit", "dhcp", "dns", "tcp", "route", "lines")
+
+
+def check_problem(check: Check) -> str:
+    """Return why CHECK can't be carried out, or an empty text.
+
+    >>> check_problem(Check("page", http="http://127.0.0.1/"))
+    ''
+    >>> check_problem(Check("page"))
+    "health check 'page' needs one of command, http, unit, dhcp, dns, tcp, route, lines"
+    """
+    if sum(bool(getattr(check, kind)) for kind in KINDS) != 1:
+        return f"health check {check.name!r} needs one of {', '.join(KINDS)}"
+    return ""
+
+
 Confirm = Literal["checks", "boot", "hand"]
 
 
@@ -254,9 +270,12 @@ def decode_description(data: bytes) -> Description:
     :raises BadBundle: it is not valid; the message has the path of the field.
     """
     try:
-        return msgspec.json.decode(data, type=Description)
+        described = msgspec.json.decode(data, type=Description)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadBundle(f"cannot read {DESCRIPTION.decode()}: {error}") from error
+    if wrong := [problem for check in described.health if (problem := check_problem(check))]:
+        raise BadBundle(f"cannot read {DESCRIPTION.decode()}: {'; '.join(wrong)}")
+    return described
 
 
 def digest(data: bytes) -> str:

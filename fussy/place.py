@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from fussy import bundle, checked, disk, enable, hooks, manifest, oldfiles, preflight, share, state, unpack
+from fussy import bundle, checked, disk, enable, hooks, manifest, oldfiles, owner, preflight, share, state, unpack
 from fussy.errors import NoSpace
 from fussy.target import Target
+from fussy.trial import refuse_during
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ def place(
     :raises FussyError: see the errors of fussy.bundle, fussy.preflight and fussy.unpack
     """
     disk.check_durable(target.root)
+    refuse_during(target, "install")
+    owner.refuse_mistakes(owner.directory())
     disk.empty(target.staging)
     try:
         with share.read_ahead(target), bundle.opened(filename, keyring) as (signer, source):

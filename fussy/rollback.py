@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fussy import disk, enable, manifest, preflight, state
+from fussy import disk, enable, manifest, preflight, state, trial
 from fussy.errors import FussyError, Incompatible
 from fussy.target import Target
 
@@ -12,10 +12,12 @@ def rollback(target: Target, name: str = "", *, below_floor: bool = False) -> Pa
 
     :raises SystemSetup: there is no such release
     :raises FussyError: it is current already
+    :raises OnTrial: the current release is on trial
     :raises Incompatible: it is older than this device accepts, and not BELOW_FLOOR
     :raises Reverted: it failed, and the release in use before is in use again
     """
     disk.check_durable(target.root)
+    trial.refuse_during(target, "roll back")
     now = state.load(target)
     if not name and not now.previous:
         raise FussyError(f"cannot roll back: {target.root} has no previous release; name one (see fussy status)")

@@ -35,7 +35,7 @@ class Transaction(msgspec.Struct, frozen=True):
 
     ``stage`` is ``placing`` until its first hook may run; ``attempts`` counts how often it was tried after the swap.
     ``reason``: why it is being taken back; "" while it is being brought in. ``discard``: whether it is deleted then.
-    ``worked``: see :attr:`Trial.worked`.
+    ``boot``: id of a boot that was counted before anything was done about it. ``worked``: see :attr:`Trial.worked`.
     """
 
     release: str
@@ -46,6 +46,7 @@ class Transaction(msgspec.Struct, frozen=True):
     attempts: int = 0
     reason: str = ""
     discard: bool = False
+    boot: str = ""
     worked: dict[str, list[str]] = {}
 
 

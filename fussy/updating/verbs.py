@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fussy.cli import KEYRING, TARGET
-from fussy.commands import command, start_logging
+from fussy.commands import KEYRING, TARGET, command, start_logging
 from fussy.trust import printable
 
 if TYPE_CHECKING:

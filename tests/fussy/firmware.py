@@ -83,7 +83,7 @@ class Firmware:
 
     def popen(self, verb: str, *arguments: str | Path) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "fussy", verb, *map(str, arguments), "-t", str(self.target)]
-        if verb in ("install", "clean", "rollback", "recover", "failsafe"):
+        if verb in ("install", "clean", "rollback", "recover", "failsafe", "trial", "confirm", "reject", "check"):
             command += ["-l", str(self.place / "log")]
         if verb in ("install", "verify"):
             command += ["-k", str(self.keys.keyring)]
