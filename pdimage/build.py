@@ -128,7 +128,7 @@ def _own_files(image: Image, tree: Path, progress: Progress) -> Iterator[Compone
     progress("release")
     releasefiles.write(tree, image)
     if files:
-        yield Component("own", f"{image.name}-files", image.version, files=tuple(sorted(files)))
+        yield Component("own", "image-files", image.version, files=tuple(sorted(files)))
 
 
 def _inputs(image: Image) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from fussy.manifest import Entry
 
 SBOM = ".fussy/sbom.cdx.json"
 CHUTES = "share/chutes"
+Components = Mapping[tuple[str, str], str]
 _KINDS = {"pypi": "Python package", "deb": "Debian package", "oci": "container", "docker": "container"}
 
 
@@ -54,7 +55,7 @@ def diff(before: Path, after: Path) -> Difference:
     chutes = {path.split("/")[2] for path in {*old, *new} if path.startswith(CHUTES + "/") and path.count("/") > 1}
     changed_chutes = {path.split("/")[2] for path in changed if path.startswith(CHUTES + "/") and path.count("/") > 1}
     return Difference(
-        components=tuple(_components(_sbom(before), _sbom(after))),
+        components=component_changes(_sbom(before), _sbom(after)),
         chutes=tuple(Change("chute", name, _there(old, name), _there(new, name)) for name in sorted(chutes)
                      if name in changed_chutes),
         files=tuple(Change("file", path, _size(old.get(path)), _size(new.get(path))) for path in sorted(changed)),
@@ -81,14 +82,23 @@ def _there(entries: Mapping[str, Entry], chute: str) -> str:
     return "there" if any(path.startswith(f"{CHUTES}/{chute}/") for path in entries) else ""
 
 
-def _sbom(top: Path) -> Mapping[tuple[str, str], str]:
-    """Return the versions of what a tree's SBOM lists, by kind and name; nothing if it has none."""
+def _sbom(top: Path) -> Components:
+    """Return what a tree's SBOM lists; nothing if it has none."""
     try:
-        found = json.loads((top / SBOM).read_bytes())
+        return components((top / SBOM).read_bytes(), f"{top}/{SBOM}")
     except FileNotFoundError:
         return {}
+
+
+def components(sbom: bytes, where: str) -> Components:
+    """Return the versions of what an SBOM (CycloneDX, JSON) lists, by kind and name. WHERE it lies is for errors.
+
+    :raises SystemSetup: it is damaged
+    """
+    try:
+        found = json.loads(sbom)
     except ValueError as error:
-        raise SystemSetup(f"cannot compare {top}: its {SBOM} is damaged: {error}; build it again") from error
+        raise SystemSetup(f"cannot compare: {where} is damaged: {error}; build the image again") from error
     versions: dict[tuple[str, str], list[str]] = {}
     for component in found.get("components", ()):
         key = (_kind(component), str(component.get("name")))
@@ -96,13 +106,12 @@ def _sbom(top: Path) -> Mapping[tuple[str, str], str]:
     return {key: ", ".join(sorted(several)) for key, several in versions.items()}
 
 
+def component_changes(old: Components, new: Components) -> tuple[Change, ...]:
+    """Return what differs between the components of two images."""
+    pairs = [Change(*key, old.get(key, ""), new.get(key, "")) for key in sorted({*old, *new})]
+    return tuple(one for one in pairs if one.before != one.after)
+
+
 def _kind(component: Mapping[str, Any]) -> str:
     purl = str(component.get("purl", "")).removeprefix("pkg:").partition("/")[0]
     return _KINDS.get(purl, "component")
-
-
-def _components(old: Mapping[tuple[str, str], str], new: Mapping[tuple[str, str], str]) -> Iterator[Change]:
-    for kind, name in sorted({*old, *new}):
-        versions = old.get((kind, name), ""), new.get((kind, name), "")
-        if versions[0] != versions[1]:
-            yield Change(kind, name, *versions)

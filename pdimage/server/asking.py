@@ -17,6 +17,7 @@ from pdimage.server import names, packages
 from pdimage.server.catalogue import Board, Catalogue, Target
 from pdimage.server.refusals import Refused, bad, unknown_packages
 from pdimage.server.settings import Settings
+from pdimage.server.visits import Device
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def check(catalogue: Catalogue, content: bytes) -> Checked:
 def build(catalogue: Catalogue, content: bytes, settings: Settings, *, with_defaults: bool) -> Asked:
     """Read an upgrade request, or a build request (WITH_DEFAULTS)."""
     body = Body(content)
-    defaults = _defaults(body, settings) if with_defaults else ""
+    defaults = script(body.text("defaults"), settings) if with_defaults else ""
     distro = _distro(catalogue, body)
     version = _known_version(catalogue, distro, body)
     target = _target(catalogue, distro, version, body)
@@ -143,13 +144,13 @@ def build(catalogue: Catalogue, content: bytes, settings: Settings, *, with_defa
     profile = _profile(known, body)
     request = Request(distro, version, target, profile, tuple(wanted), ondemand.script_digest(defaults),
                       diff_packages=True)
-    return Asked(_checked(request, known), defaults)
+    return Asked(approved(request, known), defaults)
 
 
 def modern(catalogue: Catalogue, content: bytes, settings: Settings) -> Asked:
     """Read a request of the present-day API."""
     body = Body(content)
-    defaults = _defaults(body, settings)
+    defaults = script(body.text("defaults"), settings)
     body.data.setdefault("distro", "openwrt")
     distro = _distro(catalogue, body)
     version = _known_version(catalogue, distro, body)
@@ -163,10 +164,20 @@ def modern(catalogue: Catalogue, content: bytes, settings: Settings) -> Asked:
         distro, version, target, _profile(known, body), tuple(wanted), ondemand.script_digest(defaults), pinned,
         body.number("rootfs_size_mb", 1024), body.name("filesystem", "filesystem"), body.flag("diff_packages"),
         body.name("version_code", "version"))
-    return Asked(_checked(request, known), defaults)
+    return Asked(approved(request, known), defaults)
 
 
-def _checked(request: Request, known: Target | None) -> Request:
+def visitor(catalogue: Catalogue, content: bytes) -> Device:
+    """Read what a router says of itself that is to be led from a page: an upgrade check with its board and name."""
+    body, checked = Body(content), check(catalogue, content)
+    known = catalogue.target(checked.distro, checked.version, checked.target)
+    request = body.name("request", "hash")
+    name = "".join(one for one in body.text("name") if one.isprintable())
+    return Device(checked.distro, checked.version, checked.target, _profile(known, body), dict(checked.installed),
+                  request, name[:64])
+
+
+def approved(request: Request, known: Target | None) -> Request:
     """Return the request in normal form if what it names is there; an ImageBuilder that is not set up checks itself."""
     request = ondemand.normal(request)
     if known is None:
@@ -238,8 +249,11 @@ def board(boards: Mapping[str, Board], given: str, model: str = "") -> Board | N
     return boards.get("generic") or boards.get("Generic")
 
 
-def _defaults(body: Body, settings: Settings) -> str:
-    defaults = body.text("defaults")
+def script(defaults: str, settings: Settings) -> str:
+    """Return a first-boot script if it may be one.
+
+    :raises Refused: it is too long (420), is not text, or the server takes none
+    """
     if len(defaults.encode(errors="replace")) > settings.defaults_limit:
         raise Refused(420, f"attached defaults exceed max size of {settings.defaults_limit} bytes")
     if defaults and not settings.allow_defaults:

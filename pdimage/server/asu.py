@@ -23,6 +23,7 @@ from pdimage.server.desk import Desk
 from pdimage.server.entries import Entry
 from pdimage.server.http import answer, body, client_key
 from pdimage.server.refusals import Refused, unknown_packages
+from pdimage.server.visits import Device
 
 _NAMES_ONLY = re.compile(r"auc/0\.[1-9]|auc/[1-9]", re.IGNORECASE)
 
@@ -105,6 +106,14 @@ def check(catalogue: Catalogue, device: Checked) -> Said:
     return Said(200, {
         "version": newest, "upgrades": newer, "packages": list(changed.packages),
         "changes": {"renamed": dict(changed.renamed), "dropped": dict(changed.dropped)}}, headers)
+
+
+def news(catalogue: Catalogue, device: Device) -> Said:
+    """Answer as to an upgrade check of a router that visits.
+
+    :raises Refused: as :func:`check`
+    """
+    return check(catalogue, Checked(device.distro, device.version, device.target, device.installed))
 
 
 def newest_for(distro: Distro, version: str) -> str:

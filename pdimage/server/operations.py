@@ -11,6 +11,7 @@ from pdimage.server.facts import Facts
 from pdimage.server.files import Files
 from pdimage.server.http import Handler
 from pdimage.server.present import Present
+from pdimage.server.visiting import STAGES, Visiting
 
 Schema = Mapping[str, Any]
 TEXT: Schema = {"type": "string"}
@@ -56,6 +57,12 @@ PRESENT_ASK = fields(
     packages=listed(TEXT), packages_versions=mapped(TEXT), diff_packages=FLAG, defaults=TEXT,
     rootfs_size_mb={"type": "integer", "minimum": 1, "maximum": 1024}, filesystem=TEXT, client=TEXT)
 
+VISITOR = fields("distro target board", **_WHERE, board=TEXT, installed=mapped(TEXT), request=HASH, name=TEXT)
+VISIT = fields("token page seconds", token=TEXT, page=TEXT, seconds=NUMBER)
+DECISION = fields("state", state={"enum": ["wait", "install"]}, request_hash=HASH, request=ANY)
+REPORT = fields("stage", stage={"enum": list(STAGES)}, text=TEXT,
+                percent={"type": "integer", "minimum": 0, "maximum": 100})
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -83,7 +90,8 @@ _POLL = (404, 409, 413, 422, 500, 501, 503)
 
 def operations(desk: Desk) -> list[Operation]:
     """Return the operations of a server."""
-    return [*_documented(Asu(desk)), *_facts(Facts(desk)), *_present(Present(desk)), *_files(Files(desk))]
+    return [*_documented(Asu(desk)), *_visits(Visiting(desk)), *_facts(Facts(desk)), *_present(Present(desk)),
+            *_files(Files(desk))]
 
 
 def _documented(asu: Asu) -> list[Operation]:
@@ -94,6 +102,15 @@ def _documented(asu: Asu) -> list[Operation]:
         Operation("GET", "/api/upgrade-request/{request_hash}", asu.upgrade_poll, done, _POLL),
         Operation("POST", "/api/build-request", asu.build_request, done, (*_POST, 420, 500), BUILD),
         Operation("GET", "/api/build-request/{request_hash}", asu.build_poll, done, _POLL),
+    ]
+
+
+def _visits(visiting: Visiting) -> list[Operation]:
+    here = "/api/visits/{token}"
+    return [
+        Operation("POST", "/api/visits", visiting.come, {201: VISIT}, _POST, VISITOR),
+        Operation("GET", here, visiting.look, {200: DECISION}, (404, 503)),
+        Operation("POST", here, visiting.report, {204: None}, (400, 404, 408, 409, 413, 503), REPORT),
     ]
 
 

@@ -25,6 +25,7 @@ from fussy.errors import SystemSetup
 from pdimage.server import artifacts, files, sandbox, tables
 from pdimage.server.app import make_app, make_desk
 from pdimage.server.migrate import migrate
+from pdimage.server.pages import routes
 from pdimage.server.settings import Settings, address
 from pdimage.server.worker import Worker
 
@@ -210,7 +211,7 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object
     engine = tables.connect(settings.database_url)
     desk = make_desk(settings, engine)
     try:
-        _Server(configuration(settings, make_app(desk)), ready).run(sockets=[listener])
+        _Server(configuration(settings, make_app(desk, routes(desk))), ready).run(sockets=[listener])
     except KeyboardInterrupt:
         log.info("told to stop")
     finally:

@@ -83,6 +83,20 @@ targets = Table(
     Column("error", Text, nullable=False, server_default=""),
 )
 
+# Routers that are led from a page (visits.py). The token itself is not kept, only its SHA-256.
+visits = Table(
+    "visits", metadata,
+    Column("token", String(64), primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("request_hash", String(64), nullable=False, server_default=""),
+    Column("go", Integer, nullable=False, server_default="0"),
+    Column("stage", String(16), nullable=False, server_default="waiting"),
+    Column("text", Text, nullable=False, server_default=""),
+    Column("percent", Integer, nullable=False, server_default="0"),
+    Column("seen", Float, nullable=False),
+    Column("until", Float, nullable=False, index=True),
+)
+
 # What was built is counted for good; images themselves are collected. kind: package, target, version, day, image, ...
 counts = Table(
     "counts", metadata,

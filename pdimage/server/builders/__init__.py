@@ -19,9 +19,13 @@ from pdimage.server.catalogue import Board, Distro, Target
 
 
 class Impossible(FussyError):
-    """The packages can't be together, or one of them can't be had; the message says which and why."""
+    """The packages can't be together, or one of them can't be had; ``reasons`` say which and why."""
 
     exit_code = 52
+
+    def __init__(self, *reasons: str, told: str = "Impossible package selection: ") -> None:
+        super().__init__(f"{told}{'; '.join(reasons)}")
+        self.reasons = reasons
 
 
 class TooBig(FussyError):

@@ -39,7 +39,7 @@ def manifest(task: Task, tell: Tell) -> Mapping[str, str]:
         code, output = make.attempt(["manifest", *_arguments(task, found)])
         tell(output)
         if code:
-            raise Impossible(f"Impossible package selection: {reasons(output)}")
+            raise Impossible(reasons(output))
         return parse_list(output)
 
 
@@ -129,9 +129,10 @@ def choose(output: Path, filesystem: str = "") -> str:
 def _check(task: Task, found: Target) -> None:
     request = task.request
     if request.version_code and request.version_code != found.revision:
-        raise Impossible(f"Received incorrect version {found.revision} (requested {request.version_code})")
+        raise Impossible(f"Received incorrect version {found.revision} (requested {request.version_code})", told="")
     if request.profile not in found.boards:
-        raise Impossible(f"unknown device {request.profile}: the target has {', '.join(sorted(found.boards)[:20])}")
+        raise Impossible(f"unknown device {request.profile}: the target has {', '.join(sorted(found.boards)[:20])}",
+                         told="")
 
 
 def _arguments(task: Task, found: Target) -> list[str]:

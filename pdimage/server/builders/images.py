@@ -33,7 +33,7 @@ def manifest(task: Task, tell: Tell) -> Mapping[str, str]:
     known = task.target.packages
     chosen = selection(task)
     if found := packages.conflicts(known, chosen):
-        raise Impossible(f"Impossible package selection: {'; '.join(found)}")
+        raise Impossible(*found)
     tell(f"packages: {', '.join(chosen)}")
     _image(task, chosen)
     return {name: known[name].version for name in chosen}
@@ -51,8 +51,7 @@ def selection(task: Task) -> tuple[str, ...]:
     chosen = packages.complete(task.target.packages, wanted)
     if left := sorted(taken_away & set(chosen)):
         who = [name for name in chosen if set(left) & set(task.target.packages[name].needs)]
-        raise Impossible(f"Impossible package selection: {', '.join(left)} can't be left out: "
-                         f"{', '.join(who) or 'it'} needs it")
+        raise Impossible(f"{', '.join(left)} can't be left out: {', '.join(who) or 'it'} needs it")
     return chosen
 
 
@@ -90,8 +89,8 @@ def _image(task: Task, chosen: tuple[str, ...]) -> Image:
     try:
         return check(_write(place / "image.yaml", base, _top(task)), task.board.profile)
     except Mistakes as error:
-        told = "; ".join(f"{Path(one.file).parent.name}: {one.path}: {one.text}" for one in error.mistakes)
-        raise Impossible(f"Impossible package selection: {told}") from error
+        raise Impossible(*[f"{Path(one.file).parent.name}: {one.path}: {one.text}" for one in error.mistakes]) \
+            from error
 
 
 def compatible(board: Board) -> tuple[str, ...]:
