@@ -64,17 +64,31 @@ def sync_directory(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write DATA to PATH so that a reader sees the old content or the new, also after a power cut when DURABLE."""
+    temporary = _write_beside(path, data, 0o600, durable=durable)
+    temporary.rename(path)
+    if durable:
+        sync_directory(path.parent)
+
+
+def create_file(path: Path, data: bytes, mode: int) -> None:
+    """Write DATA to a new file: after a power cut there is all of it or nothing; durable when this returns.
+
+    :raises FileExistsError: the name is taken
+    """
+    _rename(_write_beside(path, data, mode, durable=True), path, _RENAME_NOREPLACE)
+    sync_directory(path.parent)
+
+
+def _write_beside(path: Path, data: bytes, mode: int, *, durable: bool) -> Path:
     temporary = path.with_name(path.name + "~")
     temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         if durable:
             os.fsync(descriptor)
-    temporary.rename(path)
-    if durable:
-        sync_directory(path.parent)
+    return temporary
 
 
 def publish(staged: Path, final: Path) -> None:

@@ -2,7 +2,6 @@
 (``NAME.pub``). ``openssl genpkey -algorithm ed25519`` makes them as well.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +32,9 @@ def make(path: Path, passphrase: str = "") -> SSlibKey:
                                            serialization.PublicFormat.SubjectPublicKeyInfo)
     for file, data, mode in ((path, secret, 0o600), (path.with_suffix(".pub"), public, 0o644)):
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            disk.create_file(file, data, mode)
         except FileExistsError as error:
             raise SystemSetup(f"cannot make the key {path}: {file} is there already; choose another name") from error
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(descriptor)
-    disk.sync_directory(path.parent)
     return SSlibKey.from_crypto(key.public_key())
 
 

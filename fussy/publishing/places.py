@@ -95,6 +95,10 @@ class Places:
         return self.private / "prepared"
 
     @property
+    def unsaved(self) -> Path:
+        return self.private / "prepared~"
+
+    @property
     def staging(self) -> Path:
         return self.private / "staging"
 

@@ -17,7 +17,6 @@ from fussy.errors import SystemSetup
 from fussy.publishing import offers, packing, store
 from fussy.publishing.packing import Sealing
 from fussy.publishing.settle import Work
-from fussy.publishing.store import Stored
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +138,6 @@ def promote(work: Work, product: str, name: str, other: str, wish: Wish) -> list
     return add(work, other, bundle, wish)
 
 
-def trim(work: Work, product: str, keep: int) -> list[Stored]:
-    """Delete the releases of the store beyond the KEEP last added."""
-    doomed = store.stored(work.where, product)[max(1, keep):]
-    store.drop(work.where, product, doomed)
-    return doomed
-
-
+def trim(work: Work, product: str, keep: int) -> None:
+    """Delete the releases of the store beyond the KEEP last added, once all that was made from them is safe."""
+    work.afterwards.append(lambda: store.drop(work.where, product, store.stored(work.where, product)[max(1, keep):]))

@@ -48,7 +48,7 @@ def init(where: Places, ring: Ring, products: Sequence[str], signers: Mapping[st
         raise SystemSetup(f"cannot give keys to {', '.join(sorted(strangers))}: there are the roles "
                           f"{', '.join((*TOP, *products))}")
     with locked(where):
-        if metadata.load(where) or any(where.prepared.iterdir()):
+        if metadata.load(where) or any(where.prepared.glob("*.json")):
             raise SystemSetup(f"cannot make a channel in {where.channel}: there is one already, or one is prepared; "
                               "see fussy-publish CHANNEL roles, and publish")
         where.save_settings(settings)

@@ -12,7 +12,7 @@ A draft for which no such step is possible yet waits for signatures.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ Name = tuple[str, int]
 class Work:
     """A channel being changed: what is published, and the drafts of what shall be.
 
-    ``touched``: the roles that this command changes; drafts of others may go on waiting.
+    ``touched``: the roles that this command changes; drafts of others may go on waiting. ``afterwards``: what is to be
+    done when the drafts are published, or at least saved.
     """
 
     where: Places
@@ -43,6 +44,7 @@ class Work:
     published: Published | None
     drafts: dict[Name, Meta] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
+    afterwards: list[Callable[[], object]] = field(default_factory=list)
 
     def now(self) -> Published:
         """Return what is published, which must be something."""
@@ -106,6 +108,8 @@ def settle(work: Work) -> None:
     :raises Waiting: some that this command changed lack signatures
     """
     advance(work)
+    for act in work.afterwards:
+        act()
     if any(role in work.touched for role, _ in work.drafts):
         raise Waiting(explain(work))
 
@@ -114,13 +118,25 @@ def advance(work: Work) -> None:
     """Publish what can be; the other drafts stay."""
     sign_drafts(work)
     work.drafts |= cosigned(work)
-    for name, meta in work.drafts.items():
-        disk.replace_file(draft_path(work.where, name), meta.to_bytes())
+    save_drafts(work)
     while step := next_step(work):
         publish(work, step)
         for name in step:
             del work.drafts[name]
             draft_path(work.where, name).unlink()
+
+
+def save_drafts(work: Work) -> None:
+    """Put all drafts in the place of those that were saved, in one step."""
+    there, new = work.where.prepared, work.where.unsaved
+    if not work.drafts and not any(there.iterdir()):
+        return
+    disk.empty(new)
+    new.mkdir(mode=0o700, exist_ok=True)
+    for name, meta in work.drafts.items():
+        disk.replace_file(new / draft_path(work.where, name).name, meta.to_bytes())
+    disk.exchange(new, there)
+    disk.empty(new)
 
 
 def draft_path(where: Places, name: Name) -> Path:

@@ -1,22 +1,34 @@
 """Kills a fussy command at its n-th system call that changes the disk, for every n.
 
 strace(1) counts the calls of an undisturbed run, and then delivers SIGKILL on entering one of them. Only calls of the
-command itself count, and only those that name something below the target.
+command itself count, and only those that name something below the target. A process that is killed leaves what its
+last call that changed something left, so syncs and calls that fail are no points of their own.
+
+A command runs in a fork of this process, which has imported all it needs: starting Python anew for each of many hundred
+kills would take most of the time.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NoReturn
+
+from fussy import cli
 
 CHANGING = ("openat,write,pwrite64,mkdir,mkdirat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,unlink,"
             "unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,mknod,mknodat,"
-            "fsync,fdatasync,syncfs,truncate,ftruncate")
-_LINE = re.compile(r"(\w+)\((.*)")
+            "truncate,ftruncate")
+TIME_LIMIT = 60
+_LINE = re.compile(r"(\w+)\((.*) = (?!-1 )")
 
 
 @dataclass(frozen=True)
@@ -28,33 +40,82 @@ class Point:
     text: str
 
 
-def trace(command: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m fussy COMMAND`` under strace with OPTIONS."""
-    return subprocess.run(["strace", "-qq", "-y", "-s", "0", *options, sys.executable, "-m", "fussy", *command],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit code, or the negative number of the signal that ended it; and what it said."""
+
+    code: int
+    said: str
+
+
+def trace(command: Sequence[str], *options: str) -> Done:
+    """Run ``fussy COMMAND`` under strace with OPTIONS."""
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if not child:
+            _run(command, output)
+        os.waitpid(child, os.WUNTRACED)  # it stops itself until strace watches it
+        with subprocess.Popen(["strace", "-qq", "-y", "-s", "0", *options, "-p", str(child)],
+                              stdin=subprocess.DEVNULL, stdout=output, stderr=output) as strace:
+            while strace.poll() is None and not _watched(child):
+                time.sleep(0.001)
+            os.kill(child, signal.SIGCONT)
+            _, status = os.waitpid(child, 0)
+        output.seek(0)
+        return Done(os.waitstatus_to_exitcode(status), output.read())
+
+
+def _run(command: Sequence[str], output: IO[str]) -> NoReturn:
+    """Be a ``fussy`` process."""
+    code = 70
+    try:
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+        sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), *(  # noqa: SIM115
+            open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
+        signal.alarm(TIME_LIMIT)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        cli.fussy_command(list(command), prog_name="fussy")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _watched(process: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{process}/status").read_text()
 
 
 def points(command: Sequence[str], target: Path, log: Path, codes: Sequence[int] = (0,)) -> list[Point]:
     """Return every point at which COMMAND, run undisturbed, is about to change something below TARGET."""
     done = trace(command, "-e", f"trace={CHANGING}", "-o", str(log))
-    assert done.returncode in codes, done.stderr
+    assert done.code in codes, done.said
     seen: Counter[str] = Counter()
     found = []
     for line in log.read_text().splitlines():
-        if match := _LINE.match(line):
-            syscall, arguments = match.groups()
-            seen[syscall] += 1
-            reads = syscall == "openat" and not re.search(r"O_CREAT|O_WRONLY|O_RDWR", arguments)
-            if str(target) in arguments and not reads:
-                found.append(Point(syscall, seen[syscall], line))
+        syscall = line.partition("(")[0]
+        seen[syscall] += 1
+        match = _LINE.match(line)
+        if match and str(target) in line and not _reads(line):
+            found.append(Point(syscall, seen[syscall], line))
     return found
+
+
+def _reads(line: str) -> bool:
+    return line.startswith("openat(") and not re.search(r"O_CREAT|O_WRONLY|O_RDWR", line)
 
 
 def kill_at(command: Sequence[str], point: Point) -> bool:
     """Run COMMAND and kill it at POINT; return whether it got that far."""
     done = trace(command, "-e", f"trace={point.syscall}", "-e",
                  f"inject={point.syscall}:signal=SIGKILL:when={point.count}", "-o", "/dev/null")
-    return done.returncode in (-9, 137)
+    return done.code == -signal.SIGKILL
 
 
 def copy(template: Path, target: Path) -> None:
