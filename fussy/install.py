@@ -49,16 +49,20 @@ def install(
 
 
 def install_release(
-    filename: Path, keyring: Path, target: Path, *, boards: list[str] | None = None, progress: Progress | None = None
+    filename: Path, keyring: Path, target: Path, *, boards: list[str] | None = None, progress: Progress | None = None,
+    accept: place.Accept | None = None,
 ) -> Path:
     """Do what :func:`install` does, with a progress report; return the path of the release that is now current.
+
+    ACCEPT may refuse the verified bundle by what it says of itself, before anything is written.
 
     :raises Reverted: an earlier release was brought back
     :raises Unrecoverable: none could be
     :raises FussyError: nothing was changed
     """
     with ready(target) as held:
-        release, digest = place.place(held, filename, keyring, boards=boards or held.boards(), progress=progress)
+        release, digest = place.place(held, filename, keyring, boards=boards or held.boards(), progress=progress,
+                                      accept=accept)
         enabling.make_current(held, release, "install", digest)
         return release
 

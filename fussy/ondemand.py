@@ -17,8 +17,9 @@ import msgspec
 
 from fussy.errors import Incompatible
 
-# Field of the manifest's metadata that has the digest.
+# Fields of the manifest's metadata: the digest; what was asked for, ``NAME=VERSION`` with spaces between.
 FIELD = "request"
+PACKAGES = "packages"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,18 @@ from fussy.trial import refuse_during
 
 log = logging.getLogger(__name__)
 
+Accept = Callable[[manifest.Description], object]
+
 
 def place(
-    target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None
+    target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None,
+    accept: Accept | None = None,
 ) -> tuple[Path, str]:
     """Verify the bundle FILENAME, write its release into the locked TARGET; return its path and its digest.
 
     Nothing is left after an error, and nothing is written before the bundle is verified and is known to fit.
 
+    :param accept: is given what the verified bundle says of itself, and raises an error if that is not to be had
     :raises FussyError: see the errors of fussy.bundle, fussy.preflight and fussy.unpack
     """
     disk.check_durable(target.root)
@@ -32,7 +37,7 @@ def place(
     try:
         with share.read_ahead(target), bundle.opened(filename, keyring) as (signer, source):
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
-            plan = _plan(target, boards)
+            plan = _plan(target, boards, accept)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
                                               progress=progress, find=partial(oldfiles.find, target))
@@ -56,13 +61,15 @@ def place(
     return release, digest
 
 
-def _plan(target: Target, boards: list[str]) -> unpack.Plan:
+def _plan(target: Target, boards: list[str], accept: Accept | None) -> unpack.Plan:
     """Return the preflight: refuses what is not for this device or does not fit; else says what can be shared."""
 
     def plan(described: manifest.Manifest) -> dict[int, bytes]:
         now = state.load(target)
         current = enable.description(target.current_release())
         preflight.check_compatible(described, boards=boards, current=current.version, floor=now.floor)
+        if accept:
+            accept(described)
         shared = share.sources(described.entries, target)
         preflight.check_space(described.entries, shared, target)
         return shared

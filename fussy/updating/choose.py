@@ -87,7 +87,7 @@ def choose(found: Iterable[Found], device: Device, settings: Settings, owner: Ow
         elif not any(channel.takes_part(way.offer, device.id) for way in ways):
             later = later or Choice("roll-out", f"{named(offer)} waits: the roll-out has not reached this device", ways)
         else:
-            return _when(ways, settings, owner, now, time_known)
+            return when(ways, settings, owner, now, time_known)
     if later:
         return later
     if refused:
@@ -125,7 +125,7 @@ def _ways(files: list[Found], device: Device, spoilt: Collection[str]) -> list[F
     return ordered[:full + 1]
 
 
-def _when(ways: list[Found], settings: Settings, owner: Owner, now: datetime, time_known: bool) -> Choice:
+def when(ways: list[Found], settings: Settings, owner: Owner, now: datetime, time_known: bool) -> Choice:
     """Return whether the release may be installed now: the owner's hold, postponement and window; then the
     publisher's window, which a security fault does not wait for."""
     offer, seconds = ways[0].offer, int(now.timestamp())

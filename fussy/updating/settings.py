@@ -13,6 +13,17 @@ from fussy.updating import windows
 DEFAULT = "/etc/fussy/update.toml"
 
 
+class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table ``on_demand``: the build server, and what the release in use does not say of itself."""
+
+    server: str = ""
+    distro: str = ""
+    version: str = ""
+    target: str = ""
+    profile: str = ""
+    packages: list[str] = []
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The settings; see README.rst beside this module for what each one means."""
 
@@ -29,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     proxy: str = ""
     device: str = ""
     boards: list[str] = []
+    on_demand: Demand = Demand()
 
 
 def load(path: Path) -> Settings:
@@ -67,9 +79,12 @@ def parse(found: dict[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def _problems(settings: Settings) -> list[str]:
-    wrong = [] if settings.sources else ["sources: name at least one URL or directory"]
+    wrong = [] if settings.sources or settings.on_demand.server else ["sources: name at least one URL or directory"]
     wrong += [f"sources: {problem}" for source in settings.sources if (problem := _source_problem(source))]
-    if not settings.product or settings.product != settings.product.strip("/"):
+    server = settings.on_demand.server
+    if server and (server.startswith("/") or _source_problem(server)):
+        wrong.append(f"on_demand: server: {server!r} is not an http(s) address without a query")
+    if ((settings.sources or not server) and not settings.product) or settings.product != settings.product.strip("/"):
         wrong.append("product: name the product line, as the channel calls it")
     try:
         windows.parse(settings.window)

@@ -76,11 +76,17 @@ def run(path: Path, settings: Settings, keyring: Path, wish: Wish, *, bar: Bar |
     """
     target = targets.find(path)
     with fetching.locked(target) as place:
-        return _Run(target, place, settings, keyring, wish, bar or (lambda label: nullcontext())).run()
+        return Run(target, place, settings, keyring, wish, bar or no_bar).run()
 
 
-class _Run:
-    """A run, with what it has found out so far."""
+
+def no_bar(label: str) -> AbstractContextManager[None]:
+    """Report no progress."""
+    return nullcontext()
+
+
+class Run:
+    """A run, with what it has found out so far. :mod:`fussy.updating.demand` has another way to update."""
 
     def __init__(self, target: Target, place: Path, settings: Settings, keyring: Path, wish: Wish, bar: Bar) -> None:
         self.target, self.place, self.settings, self.keyring = target, place, settings, keyring

@@ -34,13 +34,17 @@ _target = click.option("-t", "--target", type=click.Path(path_type=Path), defaul
 @click.option("--now", "insist", is_flag=True,
               help="Install what is there, whatever mode, hold, window and roll-out say.")
 @click.option("--no-delay", is_flag=True, help="Do not wait for a random time first. On a terminal nobody waits.")
+@click.option("--on-demand", is_flag=True, help="Have the build server of the settings make an image for this router.")
+@click.option("--add", multiple=True, metavar="PACKAGE", help="With --on-demand: a package that is wanted from now on.")
+@click.option("--remove", multiple=True, metavar="PACKAGE", help="With --on-demand: one that is wanted no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is recorded of this run.")
 @click.option("-l", "--logfile", type=click.Path(path_type=Path), help="File that the log is appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr, and the outcome also in cron.")
 @click.pass_context
 def update_command(
     context: click.Context, settings: Path, keyring: Path, target: Path, check: bool, dry_run: bool, insist: bool,
-    no_delay: bool, as_json: bool, logfile: Path | None, verbose: bool,
+    no_delay: bool, on_demand: bool, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool, logfile: Path | None,
+    verbose: bool,
 ) -> None:
     """Look for a newer release in the channel and install it.
 
@@ -50,8 +54,11 @@ def update_command(
     import msgspec
 
     from fussy import target as targets
-    from fussy.updating import record, update
+    from fussy.updating import demand, record, update
     from fussy.updating import settings as owners
+
+    if (add or remove) and not on_demand:
+        raise click.UsageError("--add and --remove go with --on-demand")
 
     start_logging(verbose, logfile)
     wanted = owners.load(settings)
@@ -60,7 +67,12 @@ def update_command(
         time.sleep(random.uniform(0, wanted.random_delay))
     found = targets.find(target)
     old = record.load(found)
-    new = update.run(found.root, wanted, keyring, update.Wish(check, dry_run, insist), bar=_bar)
+    wish = update.Wish(check, dry_run, insist)
+    if on_demand:
+        new = demand.run(found.root, wanted, keyring, wish, add=add, remove=remove, bar=_bar,
+                         tell=_tell if sys.stdout.isatty() or verbose else lambda text: None)
+    else:
+        new = update.run(found.root, wanted, keyring, wish, bar=_bar)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(new), indent=2))
     elif watched or update.should_tell(old, new):
@@ -74,6 +86,10 @@ def _bar(label: str) -> "AbstractContextManager[Progress | None]":
     from fussy import progress
 
     return progress.bar(label)
+
+
+def _tell(text: str) -> None:
+    click.echo(text)
 
 
 @command("log")

@@ -10,8 +10,9 @@ import re
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -34,10 +35,20 @@ from fussy.updating.pace import Limits, Pace
 from fussy.updating.sources import CHUNK, Body, Missing
 
 _REDIRECTS = 5
+_MOST_REPLY = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 # A clock in 1970 is told once, by the updater, and not for each connection.
 warnings.simplefilter("ignore", SystemTimeWarning)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered. The names of ``headers`` are found in upper and lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class _Bounded(HTTPConnection):
@@ -133,13 +144,40 @@ class Web:
                 response.close()
             response.release_conn()
 
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """Return what a server that answers in JSON says, whatever its status. Redirects are not followed.
+
+        :raises Unreachable: nothing came, or more than an answer can be
+        :raises TooSlow: it came too slowly
+        """
+        headers = {"User-Agent": f"fussy/{__version__}", "Accept-Encoding": "identity"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        response = self._send(method, f"{self.name}/{quote(path)}", headers, body)
+        found = bytearray()
+        try:
+            for chunk in self._chunks(response):
+                found += chunk
+                if len(found) > _MOST_REPLY:
+                    raise Unreachable(f"{self.name} answers with more than {_MOST_REPLY} bytes")
+        finally:
+            if response.length_remaining != 0:
+                response.close()
+            response.release_conn()
+        return Reply(response.status, response.headers, bytes(found))
+
+    def _send(self, method: str, url: str, headers: dict[str, str],
+              body: bytes | None = None) -> urllib3.BaseHTTPResponse:
+        self._limits.check()
+        with self._failures():
+            timeout = urllib3.Timeout(connect=self._limits.patience, read=self._limits.patience)
+            return self._manager(url).urlopen(
+                method, url, body=body, redirect=False, retries=False, preload_content=False, decode_content=False,
+                timeout=timeout, headers=headers)
+
     def _get(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         for _ in range(_REDIRECTS + 1):
-            self._limits.check()
-            with self._failures():
-                timeout = urllib3.Timeout(connect=self._limits.patience, read=self._limits.patience)
-                response = self._manager(url).urlopen("GET", url, redirect=False, retries=False, preload_content=False,
-                                                      decode_content=False, timeout=timeout, headers=headers)
+            response = self._send("GET", url, headers)
             if not (location := response.get_redirect_location()):
                 return response
             response.close()

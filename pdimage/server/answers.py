@@ -47,8 +47,8 @@ def documented(entry: Entry, *, upgrade: bool, prefix: str, linked: bool) -> Sai
     if not image.sysupgrade:
         return Said(200, {**common, **more})
     name = f"{prefix}/store/{entry.hash}/{image.sysupgrade}" if linked else image.sysupgrade
-    sha256 = next(file.sha256 for file in image.files if file.name == image.sysupgrade)
-    return Said(200, {**common, "sysupgrade": name, "sha256": sha256, **more})
+    file = next(file for file in image.files if file.name == image.sysupgrade)
+    return Said(200, {**common, "sysupgrade": name, "sha256": file.sha256, "size": file.size, **more})
 
 
 def present(entry: Entry, manifest: Mapping[str, str] | None = None, log: str = "") -> Said:

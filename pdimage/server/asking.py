@@ -142,7 +142,7 @@ def build(catalogue: Catalogue, content: bytes, settings: Settings, *, with_defa
     wanted = [name.removeprefix("-") for name in body.packages("packages", settings.packages_limit)]
     known = catalogue.target(distro, version, target)
     profile = _profile(known, body)
-    request = Request(distro, version, target, profile, tuple(wanted), ondemand.script_digest(defaults),
+    request = Request(distro, version, target, profile, tuple(wanted), ondemand.script_digest(defaults), _pinned(body),
                       diff_packages=True)
     return Asked(approved(request, known), defaults)
 
@@ -157,11 +157,10 @@ def modern(catalogue: Catalogue, content: bytes, settings: Settings) -> Asked:
     target = _target(catalogue, distro, version, body)
     if body.data.get("repositories"):
         raise bad("repositories other than the server's own are not allowed here")
-    pinned = {name: version for name, version in body.versions("packages_versions").items() if version}
     wanted = body.packages("packages", settings.packages_limit) or list(body.versions("packages_versions"))
     known = catalogue.target(distro, version, target)
     request = Request(
-        distro, version, target, _profile(known, body), tuple(wanted), ondemand.script_digest(defaults), pinned,
+        distro, version, target, _profile(known, body), tuple(wanted), ondemand.script_digest(defaults), _pinned(body),
         body.number("rootfs_size_mb", 1024), body.name("filesystem", "filesystem"), body.flag("diff_packages"),
         body.name("version_code", "version"))
     return Asked(approved(request, known), defaults)
@@ -175,6 +174,10 @@ def visitor(catalogue: Catalogue, content: bytes) -> Device:
     name = "".join(one for one in body.text("name") if one.isprintable())
     return Device(checked.distro, checked.version, checked.target, _profile(known, body), dict(checked.installed),
                   request, name[:64])
+
+
+def _pinned(body: Body) -> dict[str, str]:
+    return {name: version for name, version in body.versions("packages_versions").items() if version}
 
 
 def approved(request: Request, known: Target | None) -> Request:

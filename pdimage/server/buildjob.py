@@ -7,6 +7,7 @@ far it is.
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,7 @@ def run(place: Path) -> Outcome:
         if task.survey:
             return Outcome(target=imagebuilder.survey(task, tell))
         manifest = dict(chosen.manifest(task, tell))
+        check_versions(task, manifest)
         (place / STAGE).write_text("building")
         return Outcome(chosen.build(task, manifest, tell), manifest)
     except Impossible as error:
@@ -52,6 +54,16 @@ def run(place: Path) -> Outcome:
     except Exception:
         traceback.print_exc()
         return Outcome(failure="failed", error="the builder has a bug; the log has its traceback")
+
+
+def check_versions(task: Task, manifest: Mapping[str, str]) -> None:
+    """Refuse packages in other versions than were asked for.
+
+    :raises Impossible: there are such
+    """
+    if wrong := [f"{name} is there in version {manifest.get(name, '(none)')}, not {version}"
+                 for name, version in sorted(task.request.packages_versions.items()) if manifest.get(name) != version]:
+        raise Impossible(*wrong)
 
 
 def main() -> None:

@@ -39,12 +39,19 @@ class Known:
 
     def fresh(self) -> Catalogue:
         """Return the catalogue, after a look whether it changed if the last one was a while ago. May block."""
-        if self._clock() - self._looked > SECONDS and self._lock.acquire(blocking=False):
+        if self.is_stale() and self._lock.acquire(blocking=False):
             try:
                 self._looked = self._clock()
                 self._refresh()
             finally:
                 self._lock.release()
+        return self.now
+
+    def latest(self) -> Catalogue:
+        """Return the catalogue after a look at the file: a build must not have less than was promised. May block."""
+        with self._lock:
+            self._looked = self._clock()
+            self._refresh()
         return self.now
 
     def is_stale(self) -> bool:

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from fussy.errors import SystemSetup
 
-# The newest migration; what finds it in the database need not load alembic.
-NEWEST = "0001"
 _DIRECTORY = Path(__file__).parent / "migrations"
+# The newest migration; who finds it in the database need not load alembic.
+NEWEST = max(file.name.partition("_")[0] for file in (_DIRECTORY / "versions").glob("[0-9]*.py"))
 _LOCK = 0x7064696D
 
 

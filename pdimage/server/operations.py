@@ -39,7 +39,7 @@ def fields(required: str = "", **properties: Schema) -> Schema:
 ERROR = fields("error", error=TEXT, detail=TEXT, status=NUMBER, log=TEXT, request_hash=HASH)
 WAITING = fields("request_hash", request_hash=HASH, queue_position=NUMBER)
 BUILT = fields("request_hash image_hash files log", request_hash=HASH, image_hash=HASH, sysupgrade=TEXT, sha256=HASH,
-               manifest_hash=HASH, files=TEXT, log=TEXT)
+               size=NUMBER, manifest_hash=HASH, files=TEXT, log=TEXT)
 NEWER = fields("version upgrades packages", version=TEXT, upgrades=mapped(listed(TEXT)), packages=listed(TEXT),
                changes=fields(renamed=mapped(TEXT), dropped=mapped(TEXT)))
 STORED = fields("image_hash request_hash manifest_hash", image_hash=HASH, request_hash=HASH, manifest_hash=HASH,
@@ -50,8 +50,9 @@ PRESENT = fields("request_hash status detail", request_hash=HASH, status=NUMBER,
 
 _WHERE = {"distro": TEXT, "version": TEXT, "target": TEXT, "subtarget": TEXT}
 CHECK = fields("distro target", **_WHERE, installed=mapped(TEXT), revision=TEXT, upgrade_packages=FLAG)
-ASK = fields("distro target board", **_WHERE, board=TEXT, model=TEXT, packages=listed(TEXT))
-BUILD = fields("distro target board", **_WHERE, board=TEXT, model=TEXT, packages=listed(TEXT), defaults=TEXT)
+_IMAGE = {**_WHERE, "board": TEXT, "model": TEXT, "packages": listed(TEXT), "packages_versions": mapped(TEXT)}
+ASK = fields("distro target board", **_IMAGE)
+BUILD = fields("distro target board", **_IMAGE, defaults=TEXT)
 PRESENT_ASK = fields(
     "distro version target profile", distro=TEXT, version=TEXT, version_code=TEXT, target=TEXT, profile=TEXT,
     packages=listed(TEXT), packages_versions=mapped(TEXT), diff_packages=FLAG, defaults=TEXT,

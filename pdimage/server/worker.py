@@ -83,7 +83,7 @@ class Worker:
             if claimed is None:
                 return False
             log.info("building %s, attempt %d", claimed.hash, claimed.attempt)
-            job.carry_out(claimed, self._known.fresh(), self.settings, self.requests, self._store, self._signer,
+            job.carry_out(claimed, self._known.latest(), self.settings, self.requests, self._store, self._signer,
                           self._stop)
         except job.LeaseLost:
             log.warning("the lease was lost; the build is left to whoever has it")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ import yaml
 PATIENCE = 90.0
 
 
+def wait_until(there: Callable[[], object]) -> None:
+    """Wait until THERE says so, or the patience is at its end."""
+    deadline = time.monotonic() + PATIENCE
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def write_catalogue(place: Path) -> Path:
     """Write a catalogue whose images are built in a moment: two versions, two boards, packages of a file each."""
     place.mkdir(parents=True, exist_ok=True)
@@ -26,6 +34,10 @@ def write_catalogue(place: Path) -> Path:
         file = place / name / f"share/{name}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(name.encode() * (200_000 if name == "big" else 1))
+    many = place / "slow/many"
+    many.mkdir(exist_ok=True)
+    for number in range(3000):  # a build that takes some seconds
+        (many / str(number)).write_text(str(number))
 
     def package(name: str, version: str, **more: object) -> dict[str, object]:
         return {"version": version, "image": {"overlay": [name]}, **more}
@@ -34,7 +46,9 @@ def write_catalogue(place: Path) -> Path:
            "notes": package("notes", "1"), "old": package("motd", "1"), "big": package("big", "1")}
     new = {"motd": package("motd", "2"), "clock": package("clock", "1", needs=["motd"]),
            "notes-new": package("notes-new", "3", conflicts=["clock"]), "big": package("big", "1"),
-           "broken": {"version": "1", "image": {"overlay": ["is-not-there"]}}}
+           "slow": package("slow", "1"),
+           "broken": {"version": "1", "image": {"overlay": ["is-not-there"]}},
+           "sick": {"version": "1", "image": {"health": [{"name": "sick", "command": ["false"], "seconds": 0.1}]}}}
     catalogue = {"distros": {"tiny": {
         "description": "Images of a few files", "builder": "images",
         "boards": [{"target": "x86/64", "profile": "generic", "model": "A PC", "names": ["pc"]},

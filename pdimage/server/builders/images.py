@@ -43,16 +43,23 @@ def selection(task: Task) -> tuple[str, ...]:
     """Return the packages of the image: those of the request, what they need, and the board's own ones unless the
     request is for nothing but its own."""
     assert task.target is not None
-    wanted = set(task.request.packages) - packages.PLATFORM
-    taken_away = {name[1:] for name in wanted if name.startswith("-")}
-    wanted = {name for name in wanted if not name.startswith("-")}
-    if not task.request.diff_packages:
-        wanted |= {*task.target.defaults, *task.board.packages} - taken_away
-    chosen = packages.complete(task.target.packages, wanted)
+    asked, taken_away = wanted(task)
+    chosen = packages.complete(task.target.packages, asked)
     if left := sorted(taken_away & set(chosen)):
         who = [name for name in chosen if set(left) & set(task.target.packages[name].needs)]
         raise Impossible(f"{', '.join(left)} can't be left out: {', '.join(who) or 'it'} needs it")
     return chosen
+
+
+def wanted(task: Task) -> tuple[set[str], set[str]]:
+    """Return the packages that are asked for, and those that must not be there."""
+    assert task.target is not None
+    listed = set(task.request.packages) - packages.PLATFORM
+    taken_away = {name[1:] for name in listed if name.startswith("-")}
+    asked = {name for name in listed if not name.startswith("-")}
+    if not task.request.diff_packages:
+        asked |= {*task.target.defaults, *task.board.packages} - taken_away
+    return asked, taken_away
 
 
 def build(task: Task, manifest: Mapping[str, str], tell: Tell) -> Product:
@@ -87,7 +94,7 @@ def _image(task: Task, chosen: tuple[str, ...]) -> Image:
     for name in chosen:
         base = _write(place / f"{name}.yaml", base, _absolute(task.target.packages[name].image, Path(task.root)))
     try:
-        return check(_write(place / "image.yaml", base, _top(task)), task.board.profile)
+        return check(_write(place / "_image.yaml", base, _top(task)), task.board.profile)
     except Mistakes as error:
         raise Impossible(*[f"{Path(one.file).parent.name}: {one.path}: {one.text}" for one in error.mistakes]) \
             from error
@@ -106,7 +113,7 @@ def _top(task: Task) -> dict[str, Any]:
         "name": f"{request.distro}-{request.version}-{task.hash[:12]}", "version": request.version,
         "compatible": list(compatible(board)),
         "metadata": {ondemand.FIELD: task.hash, "distro": request.distro, "target": request.target,
-                     "profile": request.profile},
+                     "profile": request.profile, ondemand.PACKAGES: _told(task)},
         "boards": {board.profile: {"resources": board.resources} if board.resources else {}},
     }
     if task.defaults:
@@ -115,6 +122,13 @@ def _top(task: Task) -> dict[str, Any]:
         file.write_text(task.defaults, encoding="utf-8")
         top["overlay"] = [str(Path(task.place, "defaults"))]
     return top
+
+
+def _told(task: Task) -> str:
+    """Return the packages that the device will name when it asks what is new: not those that others brought in."""
+    assert task.target is not None
+    known = task.target.packages
+    return " ".join(f"{name}={known[name].version}" for name in sorted(wanted(task)[0]))
 
 
 def _write(file: Path, base: Path, content: Mapping[str, Any]) -> Path:

@@ -40,7 +40,10 @@ class Router:
         found, mistakes = parse({**QUICK, "device": self.place.name, "sources": list(map(str, sources)), **settings})
         assert not mistakes
         self.settings: Settings = found
-        lines = [f"{name} = {json.dumps(value)}" for name, value in msgspec.structs.asdict(found).items()]
+        values = msgspec.to_builtins(found)
+        table = values.pop("on_demand")
+        lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+        lines += ["[on_demand]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
         self.toml = self.place / "update.toml"
         self.toml.write_text("\n".join(lines) + "\n")
 
