@@ -3,6 +3,7 @@
 Verbs are loaded when they run. Results go to stdout, progress and errors to stderr.
 """
 
+import importlib
 import logging
 import os
 import re
@@ -184,7 +185,22 @@ def _progress() -> Iterator[Callable[[str], object]]:
         click.echo("\r\x1b[K", err=True, nl=False)
 
 
-@click.group("pdimage", context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """The verbs of the build side, and those of the layers above it, which are loaded when they are used."""
+
+    elsewhere = {"lab": "pdimage.lab.cli"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*self.commands, *self.elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.elsewhere:
+            return super().get_command(ctx, cmd_name)
+        get_options: Callable[[], click.Command] = importlib.import_module(self.elsewhere[cmd_name]).get_options
+        return get_options()
+
+
+@click.group("pdimage", cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def pdimage_command() -> None:
     """Build the firmware of routers from one description."""

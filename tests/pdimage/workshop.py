@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def python_packages(place: Path) -> Path:
-    """Make an overlay with what the runtime needs in ``lib/python``, out of what runs the tests."""
+def python_packages(place: Path, names: Iterable[str] = NEEDED) -> Path:
+    """Make an overlay with Python packages (what the runtime needs) in ``lib/python``, out of what runs the tests."""
     library = place / "lib/python"
-    for name in NEEDED:
+    for name in names:
         for file in metadata.distribution(name).files or ():
             if ".." not in file.parts and file.suffix != ".pyc":
                 (library / file).parent.mkdir(parents=True, exist_ok=True)
