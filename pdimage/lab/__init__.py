@@ -13,9 +13,8 @@ __all__ = ["Prefix", "_create_ip", "_ip_in_subnet"]
 
 def __getattr__(name: str) -> Any:
     """Load what the documents have here when it is used: the pytest plugin is loaded in tests without machines too."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pdimage.lab import prefix, topology
 
-    found = {"Prefix": prefix.Prefix, "_create_ip": topology.create_ip, "_ip_in_subnet": topology.ip_in_subnet}
-    if name not in found:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found[name]
+    return {"Prefix": prefix.Prefix, "_create_ip": topology.create_ip, "_ip_in_subnet": topology.ip_in_subnet}[name]
