@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,23 @@ from docutils.utils import Reporter
 
 from fussy import cli, enable, errors, hooks, manifest
 from fussy.target import Target
-from tests.fussy.machine import private_machine
+from tests.fussy.machine import Machine, private_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text()
 
 
-def section(title: str) -> str:
+def section(title: str, text: str = README) -> str:
     """Return the text of a section."""
-    found = re.search(rf"^{title}\n-+\n(.*?)(?=^[^\n]+\n-{{4,}}\n|\Z)", README, re.MULTILINE | re.DOTALL)
-    assert found, f"README has no section {title!r}"
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=^[^\n]+\n-{{4,}}\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no section {title!r}"
     return found[1]
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each command of the code blocks in TEXT with the lines that it is said to print."""
     command, shown = "", []
-    for line in text.splitlines():
+    for line in text.replace("\\\n     ", "").splitlines():
         if line.startswith("    $ ") or not line.startswith("    "):
             if command:
                 yield command, shown
@@ -40,30 +41,46 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def masked(line: str) -> str:
-    """Return a line without what differs from day to day."""
-    return re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\dZ)?", "DATE", line)
+    """Return a line without what differs from day to day, or from key to key."""
+    return re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\dZ)?|\b\d+ B\b|\b[0-9a-f]{16,64}\b", "…", line)
+
+
+def cut(said: list[str], shown: list[str]) -> list[str]:
+    """Cut lines off where it is shown that they go on (…)."""
+    ends = [len(line) - 1 if line.endswith("…") else None for line in shown]
+    return [line[:end] + "…" if end else line for line, end in zip_longest(said, ends[:len(said)])]
+
+
+def walk(text: str, machine: Machine) -> tuple[int, int]:
+    """Run the commands in TEXT and compare what they print; return how many there were, and how many keys they made."""
+    known: dict[str, str] = {}
+    exports = ""
+    steps = list(commands(text))
+    for command, shown in steps:
+        for sample, real in known.items():
+            command = command.replace(sample, real)
+        if command.startswith("export "):
+            exports += command + "\n"
+            continue
+        printed = machine.run(f"exec 2>&1\n{exports}{command}", fails=60 if "cannot publish yet" in str(shown) else 0)
+        said = printed.stdout.replace("/tmp/home/", "/home/build/").splitlines()
+        for expected, real in zip(shown, said, strict=False):
+            known.update(zip(*(re.findall(r"\b[0-9A-F]{40}\b", line) for line in (expected, real)), strict=True))
+        for sample, real in known.items():
+            shown = [line.replace(sample, real) for line in shown]
+        assert list(map(masked, cut(said, shown))) == list(map(masked, shown)), command
+    return len(steps), len(known)
 
 
 def test_the_quick_start_shows_what_happens() -> None:
-    known: dict[str, str] = {}
-    exports = ""
     with private_machine("build-keys", "keys", "/etc/fussy/keys") as machine:
-        steps = list(commands(section("Quick start")))
-        assert len(steps) == 18
-        for command, shown in steps:
-            for sample, real in known.items():
-                command = command.replace(sample, real)
-            if command.startswith("export "):
-                exports += command + "\n"
-                continue
-            printed = machine.run(f"exec 2>&1\n{exports}{command}").stdout
-            said = printed.replace("/tmp/home/", "/home/build/").splitlines()
-            for expected, real in zip(shown, said, strict=False):
-                known.update(zip(*(re.findall(r"\b[0-9A-F]{40}\b", line) for line in (expected, real)), strict=True))
-            for sample, real in known.items():
-                shown = [line.replace(sample, real) for line in shown]
-            assert list(map(masked, said)) == list(map(masked, shown)), command
-    assert len(known) == 2
+        assert walk(section("Quick start"), machine) == (18, 2)
+
+
+def test_the_page_about_publishing_shows_what_happens() -> None:
+    page = (ROOT / "fussy/publishing/README.rst").read_text()
+    with private_machine("build-keys", "keys", "channel.private/keyring") as machine:
+        assert walk(section("A first channel", page) + section("Who signs what", page), machine) == (21, 3)
 
 
 def test_every_exit_code_is_listed() -> None:
@@ -95,7 +112,7 @@ def test_every_verb_is_mentioned() -> None:
         assert f"fussy-{verb}" in README or f"fussy {verb}" in README, verb
 
 
-@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst", "keys/README.rst"])
+@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst", "keys/README.rst", "fussy/publishing/README.rst"])
 def test_it_is_well_formed(name: str) -> None:
     settings = {"report_level": Reporter.WARNING_LEVEL, "halt_level": Reporter.WARNING_LEVEL}
     publish_doctree((ROOT / name).read_text(), source_path=name, settings_overrides=settings)

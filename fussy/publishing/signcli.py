@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from fussy.errors import SystemSetup
 from fussy.publishing import metadata
 from fussy.publishing.places import locked
 from fussy.publishing.session import PATH, Session, json_option, show, verb
@@ -12,7 +13,7 @@ from fussy.publishing.session import PATH, Session, json_option, show, verb
 @verb("sign")
 @click.argument("files", nargs=-1, type=PATH)
 def sign(session: Session, files: tuple[Path, ...]) -> None:
-    """Sign prepared FILES (by default all that wait here) with the keys given by --key; show what they change.
+    """Sign prepared FILES (by default all that wait here) with the keys that are here; show what they change.
 
     On another machine CHANNEL may be a copy, of which only metadata/ is read, or a directory that is not there.
     """
@@ -20,11 +21,17 @@ def sign(session: Session, files: tuple[Path, ...]) -> None:
 
     published = metadata.load(session.where)
     ring = session.ring()
-    for path in files or sorted(session.where.prepared.glob("*.json")):
+    chosen = files or sorted(session.where.prepared.glob("*.json"))
+    signed = 0
+    for path in chosen:
         for line in signing.describe(path, published):
             click.echo(line)
-        for keyid in signing.sign_file(path, ring):
+        for keyid in signing.sign_file(path, ring, published):
             click.echo(f"  signed by {keyid}")
+            signed += 1
+    if not signed:
+        raise SystemSetup(f"cannot sign {', '.join(map(str, chosen)) or session.where.prepared}: no key is here that "
+                          "should and has not signed; name one with --key")
 
 
 @verb("publish")

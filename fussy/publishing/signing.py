@@ -22,20 +22,27 @@ def role_in(path: Path) -> str:
     return parts[1]
 
 
-def sign_file(path: Path, ring: Ring) -> list[str]:
-    """Add the signatures of the keys that are here to a prepared file; return the ids of those that signed.
-
-    :raises SystemSetup: none is here that has not signed yet
-    """
-    role_in(path)
+def sign_file(path: Path, ring: Ring, published: Published | None) -> list[str]:
+    """Add the signatures of the keys that are here and can count; return the ids of those that signed."""
     meta = metadata.read(path)
     before = set(meta.signatures)
-    settle.sign(meta, set(ring.files), ring)
-    added = sorted(set(meta.signatures) - before)
-    if not added:
-        raise SystemSetup(f"cannot sign {path}: no key is here that has not signed it; name one with --key")
-    disk.replace_file(path, meta.to_bytes())
+    settle.sign(meta, asked(path, published) or set(ring.files), ring)
+    if added := sorted(set(meta.signatures) - before):
+        disk.replace_file(path, meta.to_bytes())
     return added
+
+
+def asked(path: Path, published: Published | None) -> set[str]:
+    """Return the ids of the keys whose signatures on a prepared file count, by what is published or prepared beside it.
+
+    There are none where neither is here.
+    """
+    role = role_in(path)
+    says: list[Root | Targets] = [
+        metadata.read(one).signed for one in path.parent.glob(f"*.{'root' if role in TOP else 'targets'}.json")]
+    if published:
+        says += [root.signed for root in published.roots[-2:]] if role in TOP else [published.delegator(role)]
+    return {keyid for one in says for keyid in metadata.keys_of(one, role)}
 
 
 def take(work: Work, files: Sequence[Path]) -> None:

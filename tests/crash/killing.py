@@ -1,4 +1,4 @@
-"""Kills a fussy command at its n-th system call that changes the disk, for every n.
+"""Kills a fussy command at its n-th system call that changes the disk, for every n, or lets that call fail.
 
 strace(1) counts the calls of an undisturbed run, and then delivers SIGKILL on entering one of them. Only calls of the
 command itself count, and only those that name something below the target. A process that is killed leaves what its
@@ -109,6 +109,12 @@ def points(command: Sequence[str], target: Path, log: Path, codes: Sequence[int]
 
 def _reads(line: str) -> bool:
     return line.startswith("openat(") and not re.search(r"O_CREAT|O_WRONLY|O_RDWR", line)
+
+
+def fail_at(command: Sequence[str], point: Point, error: str) -> Done:
+    """Run COMMAND and let the call at POINT fail with ERROR (its name, as in errno(3))."""
+    return trace(command, "-e", f"trace={point.syscall}", "-e",
+                 f"inject={point.syscall}:error={error}:when={point.count}", "-o", "/dev/null")
 
 
 def kill_at(command: Sequence[str], point: Point) -> bool:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tuf.ngclient import Updater
 
 from fussy.publishing import check, cli, metadata
-from tests.crash.killing import copy, kill_at, points
+from tests.crash.killing import Point, copy, fail_at, kill_at, points
 from tests.fussy.channels import Channel
 from tests.fussy.conftest import Keys
 
@@ -64,18 +66,24 @@ def seen(one: Channel, name: str = "") -> Seen | None:
     return frozenset((offer.release, offer.kind, offer.percent) for offer in one.offered(name=name).values())
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing: it kills at a system call")
-@pytest.mark.parametrize("name", SCENES)
-def test_a_publish_killed_anywhere_leaves_a_channel_and_the_next_finishes(
-        name: str, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+def staged(scene: Scene, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+           ) -> tuple[Channel, Path, list[str], Seen | None]:
+    """Return the channel of a scene, a copy of it, the command to run, and what a device finds before."""
     monkeypatch.setenv("GNUPGHOME", str(keys.home))
-    scene, one = SCENES[name], Channel(tmp_path / "place", keys)
+    one, template = Channel(tmp_path / "place", keys), tmp_path / "template"
     one.place.mkdir()
     scene.prepare(one)
     command = ["publish", str(one.where.channel), *scene.command(one)]
     before = seen(one, "device")
-    template = tmp_path / "template"
     copy(one.place, template)
+    return one, template, command, before
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing: it kills at a system call")
+@pytest.mark.parametrize("name", SCENES)
+def test_a_publish_killed_anywhere_leaves_a_channel_and_the_next_finishes(
+        name: str, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, template, command, before = staged(SCENES[name], tmp_path, keys, monkeypatch)
     there = [point for point in points(command, one.where.channel, tmp_path / "log") if not IDLE.search(point.text)]
     after = seen(one)
     killed = 0
@@ -89,10 +97,58 @@ def test_a_publish_killed_anywhere_leaves_a_channel_and_the_next_finishes(
             one("publish")
             assert seen(one) in (before, after), point
         done = CliRunner().invoke(cli.publish, command[1:])
-        assert done.exit_code in scene.again, (point, done.output)
+        assert done.exit_code in SCENES[name].again, (point, done.output)
         assert seen(one, "device") == after == seen(one), point
         assert not any(one.where.prepared.iterdir()) and not any(one.where.staging.iterdir()), point
     assert killed == len(there) > 3
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing: it lets system calls fail")
+@pytest.mark.parametrize("name", ["add", "rotate router"])
+def test_a_full_disk_at_any_write_is_said_in_a_line_and_leaves_the_channel_as_it_was(
+        name: str, tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, template, command, before = staged(SCENES[name], tmp_path, keys, monkeypatch)
+    there = [point for point in points(command, one.where.channel, tmp_path / "log")
+             if point.syscall in ("openat", "write", "mkdir", "rename") and "/lock" not in point.text]
+    after = seen(one)
+    for point in there:
+        copy(template, one.place)
+        done = fail_at(command, point, "ENOSPC")
+        assert done.code and len(done.said.splitlines()) == 1 and "No space left" in done.said, (point, done)
+        assert seen(one) in (before, after), point
+        one("publish")
+        assert seen(one) in (before, after) and not any(one.where.prepared.iterdir()), point
+    assert len(there) > 10
+
+
+# A command; the call at which it is killed, and how many of these it may make before.
+COMMANDS = [("add", "router", "{tree}"), ("withdraw", "router", "{last}"), ("rollout", "router", "{last}", "50"),
+            ("rotate", "timestamp"), ("rotate", "root"), ("rotate", "targets"), ("rotate", "router"),
+            ("renew", "router"), ("refresh", "--force"), ("gc", "--grace", "0"), ("publish",)]
+STEPS = st.lists(st.tuples(st.sampled_from(COMMANDS), st.sampled_from(["rename", "write", "unlink", "renameat2"]),
+                           st.integers(1, 8)), min_size=2, max_size=6)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing: it kills at a system call")
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_whatever_is_published_and_killed_a_device_follows(steps: list[tuple[tuple[str, ...], str, int]], keys: Keys,
+                                                           tmp_path_factory: pytest.TempPathFactory) -> None:
+    one = Channel(tmp_path_factory.mktemp("channel"), keys)
+    one.init("--keep", "1")
+    number = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", str(keys.home))
+        for command, syscall, count in steps:
+            number += command[0] == "add"
+            tree = one.tree(number) if command[0] == "add" else ""
+            line = [part.format(tree=tree, last=f"firmware-{number}") for part in command]
+            kill_at(["publish", str(one.where.channel), *line], Point(syscall, count, ""))
+            found = seen(one, "device")
+            assert found == seen(one) and found is not None
+            assert {release for release, _, _ in found} <= {f"firmware-{i + 1}" for i in range(number)}
+        one("publish")
+    assert check.check(one.where) == len(seen(one, "device") or ())
 
 
 @contextlib.contextmanager
