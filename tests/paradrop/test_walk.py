@@ -23,11 +23,14 @@ def test_the_documented_walk(engine_of_session: Engine, tmp_path: Path) -> None:
         assert lines[-1] == "Chute hello-world create success"
         assert router.await_page(PAGE) == GREETING
 
-        assert router.paradrop("chute", "list", *there).splitlines()[1].split() == ["hello-world", "running", "-", "-"]
+        listed = router.paradrop("chute", "list", *there).splitlines()
+        assert listed[0].split() == ["NAME", "STATE", "CONTAINER", "VERSION", "WARNING"]
+        assert listed[1].split() == ["hello-world", "running", "running", "-", "-"]
 
         output = router.paradrop("chute", "stop", *there, "hello-world")
         assert output == "Stopping chute...\n\nChute hello-world stop success\n"
         assert router.await_page(PAGE, present=False) is None
+        assert "  stopped  exited (" in router.paradrop("chute", "list", *there)
 
         output = router.paradrop("chute", "start", *there, "hello-world")
         assert output.splitlines()[-1] == "Chute hello-world start success"

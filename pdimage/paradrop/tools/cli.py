@@ -112,9 +112,9 @@ def rollback(context: click.Context, host: str, port: int, name: str) -> None:
 @_json
 @click.pass_context
 def list_chutes(context: click.Context, host: str, port: int, as_json: bool) -> None:
-    """List the chutes of a router."""
+    """List the chutes of a router, and how their containers are."""
     chutes = _client(context, host, port).ask("GET", "/api/v1/chutes")
-    click.echo(show.as_json(chutes) if as_json else show.table(chutes, "name", "state", "version", "warning"))
+    click.echo(show.as_json(chutes) if as_json else show.chutes(chutes))
 
 
 @chute.command("logs", cls=Command)

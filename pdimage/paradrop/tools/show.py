@@ -26,6 +26,24 @@ def table(rows: list[dict[str, Any]], *columns: str) -> str:
                      for line in [[column.upper() for column in columns], *texts])
 
 
+def chutes(found: list[dict[str, Any]]) -> str:
+    """Return a router's chutes as a table, each with how its containers are.
+
+    >>> one = {"service": "main", "state": "exited", "detail": "Exited (1) 3 minutes ago"}
+    >>> print(chutes([{"name": "counter", "state": "running", "containers": [one], "version": "2", "warning": None}]))
+    NAME     STATE    CONTAINER                 VERSION  WARNING
+    counter  running  exited (1) 3 minutes ago  2        -
+    """
+    rows = [{**chute, "container": ", ".join(_container(one, len(chute["containers"])) for one in chute["containers"])
+             or None} for chute in found]
+    return table(rows, "name", "state", "container", "version", "warning")
+
+
+def _container(one: Mapping[str, Any], count: int) -> str:
+    words = one["detail"].lower() if one["state"] == "exited" else one["state"]
+    return f"{one['service']} {words}" if count > 1 else words
+
+
 def status(found: Mapping[str, Any]) -> str:
     """Return the status of a router."""
     counts = ", ".join(f"{number} {state}" for state, number in sorted(found["chutes"].items())) or "none"

@@ -55,8 +55,8 @@ def test_the_life_of_a_chute(router: Router) -> None:
 
     router.store.add("hello", version=1, description="greets", dockerfile="FROM busybox")
     assert content(router.ask("GET", "/api/v1/chutes", user="viewer")) == [{
-        "name": "hello", "state": "running", "version": "1", "description": "greets", "owner": None, "warning": None,
-        "rollback": False, "previous": None}]
+        "name": "hello", "state": "running", "containers": [], "version": "1", "description": "greets", "owner": None,
+        "warning": None, "rollback": False, "previous": None}]
     assert content(router.ask("GET", "/api/v1/chutes/hello/config"))["config"]["dockerfile"] == "FROM busybox"
     for verb in ("start", "stop"):
         assert content(router.ask("POST", f"/api/v1/chutes/hello/{verb}"), 202)["kind"] == verb

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import doctest
 import logging
 import socket
 import threading
@@ -22,13 +21,6 @@ from paradrop.lib import settings
 from paradrop.lib.api import pdapi, pdrest, wire
 from paradrop.lib.api.feed import Feed
 from paradrop.lib.errors import ParadropError
-from paradrop.tools import client as tools_client
-from paradrop.tools import show as tools_show
-
-
-@pytest.mark.parametrize("module", [pdapi, wire, apiutils, tools_client, tools_show])
-def test_examples_in_docstrings(module: Any) -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 def test_codes() -> None:

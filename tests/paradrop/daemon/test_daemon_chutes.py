@@ -1,11 +1,14 @@
 """The daemon with a real Docker engine: power cycles, kills, logs, and an engine that is not there."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from engine import Engine
@@ -210,6 +213,35 @@ def test_the_routers_configuration_is_set_or_stays(router: Daemon) -> None:
             assert not list((router.home / "lib/uci-backup").glob("network-*"))
     finally:
         router.engine.run("ip", "link", "delete", "dev", "spare0")
+
+
+def test_a_chute_s_list_shows_what_the_containers_do(router: Daemon) -> None:
+    short = {"name": "short", "owner": "me", "dockerfile": {
+        "inline": "FROM busybox\nSTOPSIGNAL SIGKILL\nCMD sleep 1000\n"}}
+    (router.home / "short.json").write_text(json.dumps(short))
+    engine = router.engine
+    assert engine
+    with running(router):
+        router.paradrop("chute", "install", *THERE, "short.json")
+        assert containers_of(router) == [{"service": "main", "state": "running", "detail": ANY}]
+        engine.client.pause("short")
+        assert "running  paused" in router.paradrop("chute", "list", *THERE)
+        engine.client.unpause("short")
+        engine.client.kill("short")
+        assert "running  exited (137) " in router.paradrop("chute", "list", *THERE)
+        engine.client.remove_container("short")
+        assert containers_of(router) == [{"service": "main", "state": "missing", "detail": None}]
+        os.kill(engine.pid, signal.SIGSTOP)  # an engine that hangs
+        try:
+            began = time.monotonic()
+            assert "running  unknown" in router.paradrop("chute", "list", *THERE)
+            assert time.monotonic() - began < 10
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+
+
+def containers_of(router: Daemon) -> Any:
+    return json.loads(router.paradrop("chute", "list", *THERE, "--json"))[0]["containers"]
 
 
 def test_update_and_rollback(router: Daemon) -> None:

@@ -75,7 +75,7 @@ def test_what_a_router_says_of_itself(daemon: Daemon) -> None:
     assert "chutes: none" in run(daemon, "router", "status").output
     assert json.loads(run(daemon, "router", "status", "--json").output)["chutes"] == {}
     assert json.loads(run(daemon, "router", "config", "--json").output) is not None
-    assert run(daemon, "chute", "list").output.split() == ["NAME", "STATE", "VERSION", "WARNING"]
+    assert run(daemon, "chute", "list").output.split() == ["NAME", "STATE", "CONTAINER", "VERSION", "WARNING"]
     assert "MESSAGE" in run(daemon, "router", "changes").output
     assert re.match(r"\d{4}-\d\d-\d\d [\d:]{8} \w+ [\w.]+: ", run(daemon, "logs", "-n", "5").output)
 

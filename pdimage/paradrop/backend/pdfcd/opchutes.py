@@ -16,6 +16,7 @@ from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import descriptor
 from paradrop.lib.chute import Chute
 from paradrop.lib.errors import DescriptorError
+from paradrop.lib.utils import containers
 
 
 class Config(Body, frozen=True):
@@ -37,11 +38,27 @@ class LogQuery(Body, frozen=True):
     tail: Annotated[int, Meta(ge=0, le=10000)] = 200
 
 
+class ContainerView(View, frozen=True):
+    """How the container of a service is at this moment.
+
+    ``state`` is what the engine says (created, running, paused, restarting, removing, exited, dead), or ``missing`` if
+    the engine does not have it, or ``unknown`` if the engine does not answer; ``detail`` is a sentence of the engine's.
+    """
+
+    service: str
+    state: str
+    detail: str | None
+
+
 class ChuteView(View, frozen=True):
-    """A chute. ``previous`` is the version that a rollback brings back, if ``rollback`` is true."""
+    """A chute. ``state`` is what it shall be: running or stopped. ``containers`` is what is.
+
+    ``previous`` is the version that a rollback brings back, if ``rollback`` is true.
+    """
 
     name: str
     state: str
+    containers: list[ContainerView]
     version: str | None
     description: str | None
     owner: str | None
@@ -65,7 +82,7 @@ class DescriptorView(View, frozen=True):
 
 def list_chutes(call: Call) -> list[ChuteView]:
     """List the chutes."""
-    return [_view(chute) for chute in sorted(call.rest.storage.getChuteList(), key=lambda chute: str(chute.name))]
+    return _views(sorted(call.rest.storage.getChuteList(), key=lambda chute: str(chute.name)))
 
 
 def create_chute(call: Call) -> Accepted:
@@ -102,7 +119,7 @@ def _from_project(call: Call, kind: str, name: str | None) -> Accepted:
 
 def get_chute(call: Call) -> ChuteView:
     """Show a chute."""
-    return _view(_chute(call))
+    return _views([_chute(call)])[0]
 
 
 def update_chute(call: Call) -> Accepted:
@@ -200,10 +217,24 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _view(chute: Chute) -> ChuteView:
+def _views(chutes: list[Chute]) -> list[ChuteView]:
+    """Return the views of chutes. The engine is asked once, and not at all where no chute has a container."""
+    live = containers.live() if any(map(containers.recorded, chutes)) else {}
+    return [_view(chute, live) for chute in chutes]
+
+
+def _container(service: str, found: tuple[str, str] | None) -> ContainerView:
+    state, detail = found or ("missing", None)
+    return ContainerView(service=service, state=state, detail=detail)
+
+
+def _view(chute: Chute, live: Mapping[str, tuple[str, str]] | None) -> ChuteView:
     content, previous = chute.descriptor, previous_descriptor(chute)
+    unknown = ("unknown", "the engine does not answer")
     return ChuteView(
         name=str(chute.name), state=chute.state, warning=chute.warning, version=_version(content),
+        containers=[_container(service, unknown if live is None else live.get(number))
+                    for service, number in containers.recorded(chute).items()],
         description=_text(content.get("description")), owner=_text(content.get("owner")),
         rollback=previous is not None, previous=_version(previous or {}))
 

@@ -12,6 +12,9 @@ from paradrop.lib.utils.dockerspec import ContainerSpec, network_name
 
 log = logging.getLogger(__name__)
 
+LOOK_TIMEOUT = 3.0
+"""Seconds that somebody waits who only wants to see what runs."""
+
 _POLL = 0.1
 _LAST_LINES = 20
 
@@ -20,6 +23,21 @@ def ours(chute: str | None = None) -> list[dict[str, Any]]:
     """Return the containers, running or not, of a chute or of all, as the engine lists them."""
     with translated("cannot list containers"):
         return list(connect().containers(all=True, filters={"label": _label(chute)}))
+
+
+def live() -> dict[str, tuple[str, str]] | None:
+    """Return how the containers of all chutes are, by id, as the engine says it: a word and a sentence.
+
+    The word is created, running, paused, restarting, removing, exited or dead; the sentence goes like
+    ``Exited (1) 3 minutes ago``. None if the engine does not answer within LOOK_TIMEOUT seconds.
+    """
+    try:
+        with translated("cannot see how the containers are"):
+            found = connect(LOOK_TIMEOUT).containers(all=True, filters={"label": LABEL})
+    except DockerError as error:
+        log.warning("%s", error.message)
+        return None
+    return {str(item["Id"]): (str(item["State"]), str(item["Status"])) for item in found}
 
 
 def our_images(chute: str | None = None) -> list[str]:

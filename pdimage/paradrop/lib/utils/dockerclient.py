@@ -28,13 +28,16 @@ class NotFound(DockerError):
 _clients: dict[tuple[str, float], Any] = {}
 
 
-def connect() -> Any:
-    """Return a client of the engine at the setting DOCKER_HOST; each of its calls takes DOCKER_TIMEOUT at most.
+def connect(timeout: float | None = None) -> Any:
+    """Return a client of the engine at the setting DOCKER_HOST; each of its calls takes so many seconds at most.
+
+    Args:
+        timeout: the seconds; None stands for the setting DOCKER_TIMEOUT.
 
     Raises:
         DockerError: there is no engine, or it does not answer.
     """
-    key = (str(settings.DOCKER_HOST), float(settings.DOCKER_TIMEOUT))
+    key = (str(settings.DOCKER_HOST), float(timeout or settings.DOCKER_TIMEOUT))
     if key not in _clients:
         with translated("cannot reach the Docker engine"):
             import docker

@@ -136,17 +136,23 @@ class ConfigZone(ConfigObject):
                            f"pdconfd zone {self.values.name}")
 
 
-class ConfigForwarding(ConfigObject):
+class BetweenZones(ConfigObject):
+    """A section about what goes from zone ``src`` to zone ``dest``, which it names by their option ``name``."""
+
+    watches = ("zone",)
+    values: Forwarding | Redirect
+
+    def concerns(self, other: ConfigObject) -> bool:
+        return isinstance(other, ConfigZone) and other.values.name in (self.values.src, self.values.dest)
+
+
+class ConfigForwarding(BetweenZones):
     """``forwarding``: lets packets go from one zone to another, whatever the policy of the first."""
 
     typename = "forwarding"
     values_type = Forwarding
     options = option_list(Forwarding)
-    watches = ("zone",)
     values: Forwarding
-
-    def concerns(self, other: ConfigObject) -> bool:
-        return isinstance(other, ConfigZone) and other.values.name in (self.values.src, self.values.dest)
 
     def steps(self, allConfigs: AllConfigs) -> Iterator[Step]:
         comment = f"pdconfd forwarding {self.values.src} {self.values.dest}"
@@ -162,17 +168,13 @@ class ConfigForwarding(ConfigObject):
                 yield iptables.forwarding_on()
 
 
-class ConfigRedirect(ConfigObject):
+class ConfigRedirect(BetweenZones):
     """``redirect``: sends connections elsewhere (DNAT), or makes them look as if they came from elsewhere (SNAT)."""
 
     typename = "redirect"
     values_type = Redirect
     options = option_list(Redirect)
-    watches = ("zone",)
     values: Redirect
-
-    def concerns(self, other: ConfigObject) -> bool:
-        return isinstance(other, ConfigZone) and other.values.name in (self.values.src, self.values.dest)
 
     def steps(self, allConfigs: AllConfigs) -> Iterator[Step]:
         target = self.values.target.upper()
