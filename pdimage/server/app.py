@@ -18,6 +18,7 @@ from pdimage.server.files import Files
 from pdimage.server.http import Edge, answer, answering, http_error
 from pdimage.server.images import Images
 from pdimage.server.known import Known
+from pdimage.server.metrics import Health, Measured
 from pdimage.server.openapi import document
 from pdimage.server.requests import Requests
 from pdimage.server.settings import Settings
@@ -43,4 +44,6 @@ def make_app(desk: Desk, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     routes: list[BaseRoute] = [Route(one.path, answering(one.handler), methods=[one.method]) for one in found]
     routes.append(Route("/json/{request_hash}/{file:path}", answering(Files(desk).file)))
     routes.append(Route("/openapi.json", openapi))
-    return Edge(Starlette(routes=[*routes, *more], exception_handlers={HTTPException: http_error}))
+    routes += [*Health(desk).routes(), *more]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
+    return Edge(Measured(app, routes, log_access=desk.settings.log_access))

@@ -1,6 +1,5 @@
 """The verbs ``pdimage serve``, ``pdimage worker`` and ``pdimage flush``."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,13 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on s
 
 
 def _settings(config: Path | None, verbose: bool, **given: Any) -> "Settings":
-    """Start the log, and return the settings."""
+    """Return the settings, after the log has been started as they say."""
+    from pdimage.server import logs
     from pdimage.server.settings import load
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING,
-                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("huey", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return load(config, given)
+    settings = load(config, given)
+    logs.start(settings, verbose=verbose)
+    return settings
 
 
 @command("serve")
@@ -72,6 +70,32 @@ def flush_command(config: Path | None, data: str | None, request_hash: str) -> N
     settings = _settings(config, False, data=data)
     engine = tables.connect(settings.database_url)
     click.echo(f"{Requests(engine, settings).flush(request_hash)} forgotten")
+
+
+@command("backup")
+@_config
+@_data
+@click.option("--images", is_flag=True, help="Back up the images too; without them they are built when asked for.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup_command(config: Path | None, data: str | None, images: bool, file: Path) -> None:
+    """Write the server's database and signing keys to FILE, which only its owner can read. The server may run."""
+    from pdimage.server.backup import backup
+
+    backup(_settings(config, False, data=data), file, images=images)
+    click.echo(f"{file}: {file.stat().st_size} bytes; it holds the signing keys, keep it as safe as they are")
+
+
+@command("restore")
+@_config
+@_data
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def restore_command(config: Path | None, data: str | None, file: Path) -> None:
+    """Put what `pdimage backup` wrote to FILE into a server's directory that is empty."""
+    from pdimage.server.backup import restore
+
+    settings = _settings(config, False, data=data)
+    restore(settings, file)
+    click.echo(f"{settings.root}")
 
 
 def _say(what: str) -> Callable[[str], object]:

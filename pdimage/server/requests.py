@@ -101,6 +101,12 @@ class Requests:
         with self.engine.connect().execution_options(reading=True) as connection:
             return connection.scalar(select(func.count()).where(requests.c.state == "queued")) or 0
 
+    def oldest_wait(self) -> float:
+        """Return for how many seconds the request has waited that waits longest; 0 if none does."""
+        with self.engine.connect().execution_options(reading=True) as connection:
+            since = connection.scalar(select(func.min(requests.c.accepted)).where(requests.c.state == "queued"))
+        return max(0.0, self.clock() - since) if since else 0.0
+
     def queue(self) -> list[str]:
         """Return the hashes that are queued, next first."""
         with self.engine.connect().execution_options(reading=True) as connection:

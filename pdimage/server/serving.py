@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fussy import keys
 from fussy.errors import SystemSetup
-from pdimage.server import artifacts, files, sandbox, tables
+from pdimage.server import artifacts, files, logs, metrics, sandbox, tables
 from pdimage.server.app import make_app, make_desk
 from pdimage.server.migrate import migrate
 from pdimage.server.pages import routes
@@ -71,6 +71,7 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
     """
     with ExitStack() as undo:
         _prepare(settings, work)
+        metrics.prepare(settings)
         listener = undo.enter_context(listen(settings))
         stop = threading.Event()
         if settings.processes > 1:
@@ -223,8 +224,8 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object
 def main() -> None:
     """Serve a socket that was inherited: what ``processes`` starts."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    logs.start(settings, verbose=False)
     with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:
         _run(settings, listener, lambda: None, threading.Event())
 

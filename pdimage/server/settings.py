@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     trusted_proxies: tuple[str, ...] = ()
     connections: int = 1000
 
+    log_format: Literal["text", "json"] = "text"
+    log_access: bool = False
+
     sysupgrade: Literal["auto", "link", "name"] = "auto"
     failure_seconds: float = 600.0
     keep_image_days: float = 14.0
