@@ -17,7 +17,7 @@ _NET_NAME = matches(r"[a-z][a-z0-9-]{0,11}", "a name of at most 12 small letters
 _SIZE = matches(r"[1-9][0-9]{0,6}[KMGT]", "a size such as 256M or 4G")
 _MAC = matches(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", "a hardware address such as 52:54:00:00:00:01")
 _DISK_TYPES = ("template", "empty", "file", "nbd")
-_NBD = matches(r"nbd:unix:[^,:]+", "an address such as nbd:unix:/run/disk")
+_NBD = matches(r"(nbd:unix:|nbd\+unix:///\?socket=)[^,:]+", "an address such as nbd:unix:/run/disk")
 _PLACE = matches(r"/\S*", "an absolute path")
 
 
@@ -137,8 +137,11 @@ def _disk(fields: Fields, directory: Path) -> dict[str, Any]:
         "mount": (_PLACE,), "url": (_NBD,), "template_name": (), "template_version": ()}
     for key, tests in checks.items():
         _put(disk, key, fields.text(key, *tests))
-    if path := fields.text("path", not_empty):
-        disk["path"] = str((directory / path).resolve())
+    for key in ("path", "content"):
+        if path := fields.text(key, not_empty):
+            disk[key] = str((directory / path).resolve())
+    if "content" in disk and "fs" not in disk:
+        fields.wrong("content", "needs a file system to lie in; add 'fs: ext4'")
     for kind, key in (("empty", "size"), ("file", "path"), ("nbd", "url")):
         if disk["type"] == kind and key not in disk:
             fields.wrong(key, f"is needed for a disk of type {kind}")

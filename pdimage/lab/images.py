@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fussy.errors import SystemSetup
 from pdimage import scratch, tools
-from pdimage.lab import dirlock, kernel
+from pdimage.lab import costs, dirlock, kernel
 from pdimage.tools import Progress
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def debian(cache: Path, *, progress: Progress = lambda step: None) -> System:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with dirlock.held(directory.parent):
         if not system.directory.is_dir():  # somebody else may have built it while we waited
-            _build(directory, progress)
+            with costs.measured("build a system from packages"):
+                _build(directory, progress)
     return system
 
 

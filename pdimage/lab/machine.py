@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from fussy.errors import FussyError
-from pdimage.lab import constants, services, snapshots, utils
+from pdimage.lab import constants, costs, services, snapshots, utils
 from pdimage.lab.console import Console
 from pdimage.lab.monitor import Agent, Monitor, MonitorFailed
 from pdimage.lab.qemu import Card, Drive, Hardware, command_line
@@ -52,6 +52,7 @@ class VM:
         self._spec = self._normalize_spec(spec)
         self._service_class: type[_Service] | None = None
         self._connected_boot = ""
+        self._switched_on: float | None = None
         directory = Path(env.virt_path())
         self.monitor = Monitor(directory, self.name())
         self.agent = Agent(directory, self.name())
@@ -134,6 +135,7 @@ class VM:
         """Switch it on; nothing happens if it runs. It can be reached once :meth:`wait_for_ssh` returns."""
         if not self.alive():
             self.console.rotate()
+            self._switched_on = time.monotonic()
             self._power_on(None)
 
     def stop(self) -> None:
@@ -200,6 +202,9 @@ class VM:
         self.await_boot("", seconds)
         self._session().connect(connect_retries)
         self._connected_boot = self.console.boot_id()
+        if self._switched_on is not None:
+            costs.note(f"boot to ssh, {self._spec['flavour']}", time.monotonic() - self._switched_on)
+            self._switched_on = None
 
     def await_boot(self, after: str, seconds: float = 300.0) -> str:
         """Wait until it is up and return which boot that is; AFTER is one that is over and does not count.

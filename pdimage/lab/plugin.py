@@ -14,7 +14,7 @@ import ast
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,21 @@ _PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", 
              "openssh-client", "dnsmasq": "dnsmasq-base", "unshare": "util-linux", "ip": "iproute2",
              "iptables": "iptables"}
 _shared = pytest.StashKey[dict[Any, "Prefix"]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our option."""
+    parser.addoption("--lab-costs", action="store_true", help="print what virtual machines cost")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what the machines cost, if asked for."""
+    from pdimage.lab import costs
+
+    if config.getoption("lab_costs") and (lines := list(costs.lines())):
+        terminalreporter.section("costs of the lab")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,8 +75,21 @@ def missing() -> str | None:
     return f"virtual machines need the Debian packages {' '.join(lacking)}" if lacking else None
 
 
+@pytest.fixture(scope="session")
+def lab_configure() -> Callable[[dict[str, Any]], object]:
+    """What changes the configuration of an environment before it is made: nothing. For suites to put their own here."""
+    return lambda conf: None
+
+
+@pytest.fixture(scope="session")
+def lab_prepare() -> Callable[["Prefix"], object]:
+    """What is done to an environment once it is up, before what tests begin with is kept: nothing. As above."""
+    return lambda prefix: None
+
+
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> "Prefix":
+def lab(request: pytest.FixtureRequest, lab_configure: Callable[[dict[str, Any]], object],
+        lab_prepare: Callable[["Prefix"], object]) -> "Prefix":
     """The environment that the test's marker describes, with all machines up."""
     from fussy.errors import SystemSetup
 
@@ -75,7 +103,7 @@ def lab(request: pytest.FixtureRequest) -> "Prefix":
     for other in list(shared):  # memory for those that are needed now
         shared.pop(other).destroy()
     try:
-        shared[key] = _started(*key)
+        shared[key] = _started(*key, lab_configure, lab_prepare)
     except SystemSetup as error:
         pytest.skip(str(error))
     return shared[key]
@@ -103,7 +131,8 @@ def _wanted(item: pytest.Item) -> tuple[str, str]:
     return description, repr(sorted((marker.kwargs if marker else {}).items()))
 
 
-def _started(directory: Path, description: str, machine: str) -> "Prefix":
+def _started(directory: Path, description: str, machine: str, configure: Callable[[dict[str, Any]], object],
+             prepare: Callable[["Prefix"], object]) -> "Prefix":
     from pdimage.lab import description as reading
     from pdimage.lab.prefix import Prefix
 
@@ -115,8 +144,10 @@ def _started(directory: Path, description: str, machine: str) -> "Prefix":
     prefix = Prefix(Path(tempfile.mkdtemp(prefix="lab-", dir="/var/tmp")) / "prefix", bound=True)
     try:
         prefix.initialize()
+        configure(conf)
         prefix.virt_conf(conf)
         prefix.start()
+        prepare(prefix)
         prefix.create_snapshots(START)
     except BaseException:
         prefix.destroy()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fussy.errors import FussyError
 from pdimage import tools
+from pdimage.lab import costs
 
 if TYPE_CHECKING:
     from pdimage.lab.machine import VM
@@ -72,13 +73,14 @@ def revert(vm: "VM", name: str) -> None:
     reclaim(vm)
     if kept["memory"] is None:
         return
-    vm.console.rotate()
-    vm.console.path.write_text(f"lab-ready {kept['boot']}\n")
-    memory = Path(kept["memory"])
-    vm._power_on(memory)
-    vm.monitor.load_memory(memory)
-    vm.monitor.command("cont")
-    vm.agent.set_time()
+    with costs.measured(f"revert to a running machine, {vm.spec['flavour']}"):
+        vm.console.rotate()
+        vm.console.path.write_text(f"lab-ready {kept['boot']}\n")
+        memory = Path(kept["memory"])
+        vm._power_on(memory)
+        vm.monitor.load_memory(memory)
+        vm.monitor.command("cont")
+        vm.agent.set_time()
 
 
 def reclaim(vm: "VM") -> None:

@@ -135,13 +135,18 @@ def _config_net_interface(iface: str, **kwargs: str) -> Files:
 
 
 def _upload_file(local_path: str | Path, remote_path: str) -> Files:
-    """Put a file of the host in, with its permission bits.
+    """Put a file or directory of the host in, with its permission bits; it belongs to root.
 
     :raises SystemSetup: it can't be read
     """
     try:
-        mode = stat.S_IMODE(os.stat(local_path).st_mode)
-        return {remote_path: Entry(Path(local_path).read_bytes(), stat.S_IFREG | mode)}
+        mode = os.stat(local_path).st_mode
+        if stat.S_ISDIR(mode):
+            files = {remote_path: Entry(mode=mode)}
+            for name in sorted(os.listdir(local_path)):
+                files.update(_upload_file(Path(local_path, name), f"{remote_path}/{name}"))
+            return files
+        return {remote_path: Entry(Path(local_path).read_bytes(), mode)} if stat.S_ISREG(mode) else {}
     except OSError as error:
         raise SystemSetup(f"cannot prepare a machine: {local_path}: {error.strerror}") from error
 

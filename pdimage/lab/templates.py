@@ -275,11 +275,11 @@ def _copied(spec: dict[str, Any], path: Path) -> Path:
 
 
 def _empty(spec: dict[str, Any], path: Path) -> Path:
-    """Make an empty disk, with a file system if ``fs`` (only ext4 is made on the host) asks for one."""
+    """Make a disk: empty, or with a file system if ``fs`` (ext4) asks for one, with the files of ``content`` in it."""
     raw, size = path.with_suffix(".raw"), str(spec["size"])
     if spec.get("fs"):
-        tools.run(["mke2fs", "-q", "-t", "ext4", "-L", spec["name"][:16], "-E", "lazy_itable_init=0", raw, size],
-                  what="make a disk")
+        tools.run(["mke2fs", "-q", "-t", "ext4", "-L", spec["name"][:16], "-E", "lazy_itable_init=0",
+                   *(["-d", spec["content"]] if "content" in spec else []), raw, size], what="make a disk")
     else:
         tools.run(["qemu-img", "create", "-q", "-f", "raw", raw, size], what="make a disk")
     if spec["format"] == "qcow2":

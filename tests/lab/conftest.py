@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,37 @@ import yaml
 from pdimage.build import build
 from pdimage.check import check
 from pdimage.lab import config
-from pdimage.lab.machine import VM
 from pdimage.pack import pack
 from tests.pdimage.workshop import python_packages
 
-INSTALLER = "/opt/fussy"
-KEYS = "/etc/fussy/keys"
 # What the installer and the updater need beside Python.
 NEEDED = ("click", "python-gnupg", "msgspec", "backports.zstd", "tuf", "securesystemslib", "cryptography", "cffi",
           "pycparser", "urllib3")
 SIGNER = "lab@example.org"
+UPDATE = """product = "router"
+sources = ["http://gateway.lab/channel"]
+random_delay = 0
+"""
 
 
 class Factory:
-    """A build machine in the directory PLACE: a signing key, the routers' keyring, and images made with pdimage."""
+    """A build machine in the directory PLACE: a signing key, a channel, the routers' keyring, images made with pdimage.
+
+    Routers leave it with an installer in /opt/fussy, the keyring in /etc/fussy/keys, and the channel's address.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.keys, self.keyring = place / "keys", place / "keyring"
         self.keys.mkdir(mode=0o700)
         self.fussy("keys", "signing", f"Lab <{SIGNER}>")
-        self.fussy("keys", "keyring", str(self.keyring), "--signer", SIGNER, "--name", "router")
+        self.device = self.fussy("keys", "keyring", str(self.keyring), "--signer", SIGNER, "--name", "router").strip()
+        self.www = place / "www"
+        self.www.mkdir()
+        root = self.channel("init", "-p", "router", "--signer", SIGNER, "-e", self.device)
+        shutil.copy(root.splitlines()[-1], self.keyring / "root.json")
         self.packages = python_packages(place / "packages", NEEDED)
-        self.installer = build(check(self.describe("installer", "1")), place / "installer", cache=self.cache).tree
+        self.tree("installer", "1").rename(place / "installer")
 
     @property
     def cache(self) -> Path:
@@ -46,18 +54,20 @@ class Factory:
     def fussy(self, *arguments: str) -> str:
         """Run a command of the build machine; return what it printed."""
         program = Path(sys.executable).with_name("fussy")
-        return subprocess.run([program, *arguments], check=True, text=True, timeout=120, capture_output=True,
-                              env={**os.environ, "GNUPGHOME": str(self.keys)}).stdout
+        done = subprocess.run([program, *arguments], check=False, text=True, timeout=300, capture_output=True,
+                              env={**os.environ, "GNUPGHOME": str(self.keys)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def describe(self, name: str, version: str, files: Mapping[str, str] | None = None, **keys: Any) -> Path:
         """Write the description of a firmware with these FILES in it, and more KEYS of a description."""
         directory = self.place / f"{name}-{version}"
+        directory.mkdir(exist_ok=True)
         for path, content in (files or {}).items():
             file = directory / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
             file.chmod(0o755 if content.startswith("#!") else 0o644)
-        directory.mkdir(exist_ok=True)
         overlay = [str(self.packages), *([str(directory / "files")] if files else [])]
         description = directory / "image.yaml"
         description.write_text(yaml.safe_dump({
@@ -65,19 +75,45 @@ class Factory:
             "overlay": overlay, **keys}))
         return description
 
-    def bundle(self, name: str, version: str, files: Mapping[str, str] | None = None, **keys: Any) -> Path:
+    def tree(self, name: str, version: str, files: Mapping[str, str] | None = None, **keys: Any) -> Path:
+        """Build a firmware; return its tree."""
+        return build(check(self.describe(name, version, files, **keys)), self.place / "trees" / f"{name}-{version}",
+                     cache=self.cache).tree
+
+    def bundle(self, name: str, version: str, files: Mapping[str, str] | None = None, signer: str = SIGNER,
+               **keys: Any) -> Path:
         """Build and pack a firmware; return the bundle."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GNUPGHOME", str(self.keys))
             return Path(pack(check(self.describe(name, version, files, **keys)), self.place / "bundles",
-                             cache=self.cache, sign_with=SIGNER, encrypt_for=["router@device.invalid"]))
+                             cache=self.cache, sign_with=signer, encrypt_for=[self.device]))
 
-    def equip(self, router: VM) -> None:
-        """Do what is done once to each router before it leaves the factory: an installer, and the keyring."""
-        router.run(["mkdir", "-p", INSTALLER, KEYS])
-        router.copy_to(self.installer, INSTALLER)
-        router.copy_to(self.keyring, KEYS)
-        router.run(f"chown -R root: {INSTALLER} {KEYS}; chmod 700 {KEYS}")
+    def publish(self, name: str, version: str, files: Mapping[str, str] | None = None, *options: str,
+                **keys: Any) -> None:
+        """Build a firmware and offer it in the channel."""
+        self.channel("add", "router", str(self.tree(name, version, files, **keys)), "-V", version, *options)
+
+    def channel(self, verb: str, *arguments: str) -> str:
+        """Change the channel."""
+        return self.fussy("publish", "--private", str(self.place / "private"), str(self.www / "channel"), verb,
+                          *arguments)
+
+    def equip(self, conf: dict[str, Any]) -> None:
+        """Put what all routers have when they leave the factory into a description of machines."""
+        settings = self.place / "update.toml"
+        settings.write_text(UPDATE)
+        for net in conf["nets"].values():
+            if net["type"] == "nat":
+                net["serve"] = str(self.www)
+        opt = self.place / "opt"
+        if not opt.exists():
+            opt.mkdir()
+            shutil.copytree(self.place / "installer", opt / "fussy", symlinks=True)
+        for domain in conf["domains"].values():
+            domain["disks"] = [
+                {"type": "template", "name": "root"},
+                {"type": "empty", "name": "opt", "size": "1G", "fs": "ext4", "content": str(opt), "mount": "/opt"}]
+            domain["files"] = {"/etc/fussy/keys": str(self.keyring), "/etc/fussy/update.toml": str(settings)}
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +121,12 @@ def factory() -> Iterator[Factory]:
     """The build machine that all tests share; its path is short, for the sockets of gpg-agent."""
     place = Path(tempfile.mkdtemp(prefix="lab-f-", dir="/var/tmp"))
     yield Factory(place)
-    for home in (place / "keys", place / "keyring"):
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False, timeout=60)
+    for home in place.glob("*/pubring.kbx"):
+        subprocess.run(["gpgconf", "--homedir", home.parent, "--kill", "all"], check=False, timeout=60)
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab_configure(factory: Factory) -> Callable[[dict[str, Any]], object]:
+    """Routers of these tests come out of the factory."""
+    return factory.equip
