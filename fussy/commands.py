@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from fussy.errors import FussyError, SystemSetup
+from fussy.errors import FussyError, NoSpace, SystemSetup
 
 KEYRING = "/etc/fussy/keys"
 TARGET = "/opt/firmware"
@@ -59,7 +59,8 @@ class Command(click.Command):
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             what = error.strerror or str(error)
-            raise Failure(name, SystemSetup(f"cannot go on:{where} {what}"), SystemSetup.exit_code) from error
+            kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else SystemSetup
+            raise Failure(name, kind(f"cannot go on:{where} {what}"), kind.exit_code) from error
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -69,7 +69,8 @@ def make_current(target: Target, release: Path, action: Literal["install", "roll
             disk.swap_link(target.current, release.name)
         except (HookFailed, OSError) as error:
             log.info("%s", error)
-            bring_back(target, previous, failed=release, reason=str(error), discard=action == "install")
+            bring_back(target, previous, failed=release, reason=str(error), discard=action == "install",
+                       excused=isinstance(error, OSError))
         finish(target, release, previous, action)
 
 
@@ -84,7 +85,7 @@ def finish(target: Target, release: Path, previous: Path | None, action: Action)
         after_swap(target, release, previous, action, going.worked if going else {})
     except (HookFailed, UnhealthyRelease, SystemSetup, OSError) as error:
         log.info("%s", error)
-        bring_back(target, previous, failed=release, reason=str(error))
+        bring_back(target, previous, failed=release, reason=str(error), excused=isinstance(error, OSError))
     old = state.load(target)
     done = msgspec.structs.replace(
         old, previous=previous.name if previous and previous != release else old.previous)
@@ -167,17 +168,17 @@ def facts(target: Target, release: Path, previous: Path | None, action: Action) 
 
 
 def bring_back(
-    target: Target, previous: Path | None, *, failed: Path, reason: str, discard: bool = False
+    target: Target, previous: Path | None, *, failed: Path, reason: str, discard: bool = False, excused: bool = False
 ) -> NoReturn:
     """Go back to PREVIOUS, or to the failsafe release, after FAILED could not be enabled for REASON. Always raises.
 
     The swap to a release is made even when its ``.pre-install`` fails: a device must not stay on the bad one for that.
-    With DISCARD the failed release is deleted in the end.
+    With DISCARD the failed release is deleted in the end; EXCUSED says that it was not its doing (see fussy.state.Bad).
 
     :raises Reverted: a release is in use again and its hooks and health checks passed
     :raises Unrecoverable: none could be; the last one that exists is current all the same
     """
-    mark(target, previous, failed=failed, reason=reason, discard=discard)
+    mark(target, previous, failed=failed, reason=reason, discard=discard, excused=excused)
     candidates = [path for path in dict.fromkeys((previous, target.failsafe))
                   if path is not None and path != failed and path.is_dir()]
     problems = []
@@ -189,7 +190,10 @@ def bring_back(
             raise Reverted(f"cannot enable {failed.name}: {reason}. {candidate.name} is in use again; "
                            "fussy status shows the reason")
         problems.append(f"{candidate.name}: {problem}")
-    if not candidates and target.current_release() == failed:
+    if target.current_release() == failed:
+        if candidates:  # even the link could not be made: the transaction stays, so the next run goes on with it
+            raise Unrecoverable(f"cannot enable {failed.name}: {reason}; going back failed too "
+                                f"({'; '.join(problems)}); that is tried again at the next boot or run")
         disk.remove_link(target.current)
     _end(target, "unrecoverable", failed, "; ".join([reason, *problems]), discard)
     there = f"going back failed too ({'; '.join(problems)})" if problems else \
@@ -197,15 +201,19 @@ def bring_back(
     raise Unrecoverable(f"cannot enable {failed.name}: {reason}; {there}. Install a firmware that works")
 
 
-def mark(target: Target, previous: Path | None, *, failed: Path, reason: str, discard: bool = False) -> None:
+def mark(
+    target: Target, previous: Path | None, *, failed: Path, reason: str, discard: bool = False, excused: bool = False
+) -> None:
     """Note that FAILED is bad here and on its way out to PREVIOUS, before anything is tried that may fail too."""
     now = state.load(target)
     going = now.transaction or state.Transaction(
         failed.name, previous.name if previous else "", "install", digest=now.trial.digest if now.trial else "")
+    excuses = next((bad.excused for bad in now.bad if (bad.digest or bad.release) in (going.digest, failed.name)), 0)
     if not going.reason:
         going = msgspec.structs.replace(going, attempts=0, boot="")
+        excuses = excuses + 1 if excused else 0
     going = msgspec.structs.replace(going, stage="enabling", reason=reason, discard=discard)
-    bad = state.Bad(failed.name, description(failed).version, going.digest, reason, state.now())
+    bad = state.Bad(failed.name, description(failed).version, going.digest, reason, state.now(), excuses)
     state.save(target, state.marked_bad(msgspec.structs.replace(now, transaction=going, trial=None), bad))
 
 

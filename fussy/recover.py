@@ -55,7 +55,7 @@ def _go_on(target: Target, transaction: state.Transaction, release: Path, previo
         enable.finish(target, release, previous, transaction.action)
     elif transaction.stage == "enabling" and current:
         enable.bring_back(target, current, failed=release, reason="interrupted before the swap",
-                          discard=transaction.action == "install")
+                          discard=transaction.action == "install", excused=True)
     else:
         if transaction.action == "install" and release.is_dir() and release != current:
             with checked.kept(target):

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _KEPT = 32
+_EXCUSES = 3
 
 Outcome = Literal["installed", "on-trial", "confirmed", "reverted", "failsafe", "unrecoverable", "refused",
                   "rolled-back", "recovered"]
@@ -75,13 +76,22 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """A release that failed on this device; ``digest`` is its manifest's (see fussy.manifest.digest)."""
+    """A release that failed on this device; ``digest`` is its manifest's (see fussy.manifest.digest).
+
+    ``excused`` counts how often that was not its doing: it was interrupted before the swap, or the disk was full.
+    """
 
     release: str
     version: str
     digest: str
     reason: str
     at: int
+    excused: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the updater leaves it alone; what is excused is tried again, but not for ever."""
+        return not 0 < self.excused < _EXCUSES
 
 
 class Last(msgspec.Struct, frozen=True):

@@ -25,7 +25,8 @@ def device(target: Target, settings: Settings, now: state.State) -> Device:
     return Device(
         digest=digests.get(current, "") if current else "", version=enable.description(current).version,
         boards=tuple(settings.boards or target.boards()), floor=now.floor,
-        bad=tuple(sorted(bad.digest for bad in now.bad if bad.digest)), bases=tuple(sorted(set(digests.values()))),
+        bad=tuple(sorted(bad.digest for bad in now.bad if bad.digest and bad.refused)),
+        bases=tuple(sorted(set(digests.values()))),
         id=settings.device or _own_id(target))
 
 

@@ -1,5 +1,6 @@
 """For those who need files of the channel for something other than an update, such as self-repair."""
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ def locked(target: Target) -> Iterator[Path]:
     except cronlock.Busy as error:
         raise Busy(f"cannot update {target.root}: another updater works on it ({error}); wait for it to end") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise SystemSetup(f"cannot update {target.root}: {error.strerror}: {error.filename}; run as root") from error
     try:
         yield place

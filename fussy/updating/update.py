@@ -137,6 +137,7 @@ class Run:
         self.choice = self._choose(found, me, clock)
         if self.choice.outcome == "nothing-new":
             self.seen = Seen(_sha256(trusted.cached_timestamp(self.place)), facts)
+        if not self.choice.ways:
             downloads.forget(self.place)
         if self.choice.outcome != "available":
             return self.choice.outcome, self.choice.reason, EXIT_CODES.get(self.choice.outcome, 0)
@@ -203,11 +204,13 @@ class Run:
                     raise
                 log.info("%s", error)
                 continue
-            except (BadBundle, Untrusted, Incompatible, Reverted, Unrecoverable) as error:
-                tried = isinstance(error, Reverted | Unrecoverable)
-                self._spoil(way, str(error), for_good=tried)
+            except (Reverted, Unrecoverable):
                 downloads.forget(self.place)
-                if last or tried:
+                raise
+            except (BadBundle, Untrusted, Incompatible) as error:
+                self._spoil(way, str(error))
+                downloads.forget(self.place)
+                if last:
                     raise
                 log.info("%s", error)
                 continue
@@ -223,7 +226,7 @@ class Run:
             line += "; it is on trial now"
         return "updated", line, 0
 
-    def _spoil(self, way: Found, reason: str, *, for_good: bool) -> None:
+    def _spoil(self, way: Found, reason: str, *, for_good: bool = False) -> None:
         until = 0 if for_good else self.now + DAY
         self.spoilt = [*self.spoilt, Spoilt(way.sha256, reason, until)][-_MOST_SPOILT:]
 

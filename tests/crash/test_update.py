@@ -1,0 +1,143 @@
+"""Whatever is killed in an update, at whichever write, and wherever the disk is full: a complete release is in use.
+
+And the next run of the updater ends as if nothing had happened.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fussy import state
+from fussy.errors import OnlyRefused
+from tests.crash.killing import Point, copy, fail_at, kill_at, points
+from tests.fussy.channels import Channel
+from tests.fussy.conftest import Keys
+from tests.fussy.update.router import Router
+from tests.fussy.update.web import Answer, Server, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")]
+
+# What lies there is never read again: a release being unpacked is thrown away, the pid in a lock is for people.
+IDLE = re.compile(r"/\.fussy/staging/tree[/\"]|/lock>, \"|ftruncate\([^ ]*/lock>")
+FAILS = "#!/bin/sh\n[ \"$2\" = True ]\n"
+
+
+@dataclass
+class Place:
+    """A channel, its server, and a router that follows it."""
+
+    channel: Channel
+    server: Server
+    router: Router
+
+    def add(self, number: int, **files: str) -> None:
+        tree = self.channel.tree(number, {"version": str(number), "app": "app" * 700, **files})
+        self.channel("add", "router", tree)
+
+    def command(self) -> list[str]:
+        return self.router.command("--no-delay")[3:]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there before; the release in use then and in the END; the exit CODE of an undisturbed run; what the calls
+    that are disturbed look like; whether only those since the SWAP are."""
+
+    prepare: Callable[[Place], object]
+    before: str
+    end: str
+    code: int = 0
+    calls: str = ""
+    swap: bool = False
+
+
+def has_first(place: Place) -> None:
+    place.add(1)
+    place.router.update(expect="updated")
+
+
+def has_first_of_two(place: Place) -> None:
+    has_first(place)
+    place.add(2)
+
+
+def half_is_fetched(place: Place) -> None:
+    has_first_of_two(place)
+    place.server.fault = lambda path, answer: answer if path.startswith("metadata") else Answer(
+        answer.status, answer.body, answer.headers, cut=300) if not place.server.ranges else Answer(500)
+    place.router.update(expect="unreachable")
+    place.server.fault = None
+    assert next((place.router.private / "downloads").glob("*.part")).stat().st_size == 300
+
+
+def second_fails(place: Place) -> None:
+    has_first(place)
+    place.add(2, **{".post-install": FAILS})
+
+
+OWN = r"/\.fussy/update/"
+SCENES = {
+    "first": Scene(lambda place: place.add(1), "", "firmware-1", calls=OWN),
+    "delta": Scene(has_first_of_two, "firmware-1", "firmware-2"),
+    "resumed": Scene(half_is_fetched, "firmware-1", "firmware-2", calls=OWN),
+    "fallback": Scene(second_fails, "firmware-1", "firmware-1", code=3, swap=True),
+    "nothing new": Scene(lambda place: (has_first(place), place.router.update(expect="nothing-new")), "firmware-1",
+                         "firmware-1"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr("fussy.updating.downloads._PAUSE", 0.0)
+    channel = Channel(tmp_path, keys)
+    channel.init()
+    with serving(channel.where.channel) as server:
+        yield Place(channel, server, Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url))
+
+
+def disturbed(scene: Scene, place: Place, calls: str = "") -> Iterator[Point]:
+    """Yield each point of a scene, with all as it was before, and look at what is left when it was disturbed there."""
+    router = place.router
+    scene.prepare(place)
+    template = router.place / "template"
+    copy(router.target, template)
+    router.update()  # imports what is needed, so that the calls of all runs are the same
+    copy(template, router.target)
+    found = points(place.command(), router.target, router.place / "strace", (scene.code,))
+    if scene.swap:
+        found = found[next(i for i, point in enumerate(found) if "/current~" in point.text):]
+    for point in found:
+        if IDLE.search(point.text) or not re.search(scene.calls, point.text) or not re.match(calls, point.text):
+            continue
+        copy(template, router.target)
+        yield point
+        assert router.current() in {scene.before, scene.end, "firmware-2" if scene.swap else scene.end}, point
+        done = router.update()
+        assert router.current() == scene.end, (point, done.line)
+        assert done.exit_code in ((3, OnlyRefused.exit_code) if scene.swap else (0,)), (point, done.line)
+        kept = state.load(router.found)
+        assert kept.transaction is None, point
+        assert [bad.release for bad in kept.bad if bad.refused] == (["firmware-2"] if scene.swap else []), point
+        assert os.listdir(router.private / "downloads") == [], point
+        assert not [*router.private.glob("*~"), *(router.private / "metadata").glob("tmp*")], point
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_killed_at_every_write(name: str, place: Place) -> None:
+    killed = [kill_at(place.command(), point) for point in disturbed(SCENES[name], place)]
+    assert len(killed) > 3 and all(killed)
+
+
+@pytest.mark.parametrize("name", ["first", "fallback"])
+def test_a_full_disk_at_every_write(name: str, place: Place) -> None:
+    """And what the full disk has stopped is not held against the release."""
+    scene = SCENES[name]
+    for point in disturbed(replace(scene, calls=""), place, "openat|p?write|mkdir|rename|symlink|link\\("):
+        done = fail_at(place.command(), point, "ENOSPC")
+        assert done.code in (3, 4, 23, 40), (point, done)
+        assert done.said.splitlines()[-1].startswith("fussy update: cannot "), (point, done)
