@@ -98,7 +98,7 @@ def check(catalogue: Catalogue, device: Checked) -> Said:
         raise unknown_packages(missing)
     changed = packages.transform(distro, device.version, newest, installed)
     now = {changed.renamed.get(name, name): version for name, version in installed.items() if version}
-    newer = packages.upgrades(after.packages, now) if after else {}
+    newer = packages.upgrades(after.packages, now, older=newest != device.version) if after else {}
     revised = bool(device.revision and after and after.revision not in ("", device.revision))
     headers = {"X-Request-Hash": hashlib.sha256(msgspec.json.encode(device, order="sorted")).hexdigest()}
     if newest == device.version and not newer and not (revised and distro.versions[newest].snapshot):

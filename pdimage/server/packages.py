@@ -6,6 +6,7 @@ Pure functions over the catalogue; the API and the web page use them before anyt
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fussy import versions
 from pdimage.server.catalogue import Change, Distro, Package
 
 # What a device lists as installed but never asks for: they come with every image.
@@ -51,10 +52,15 @@ def _follower(change: Change, installed: Collection[str]) -> str:
     return next((name for name, context in change.by.items() if not context or set(context) & set(installed)), "")
 
 
-def upgrades(packages: Mapping[str, Package], installed: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the packages whose version differs, as the API has them: ``{name: [new, current]}``."""
+def upgrades(packages: Mapping[str, Package], installed: Mapping[str, str], *, older: bool) -> dict[str, list[str]]:
+    """Return the packages that have another version, as the API has them: ``{name: [new, current]}``.
+
+    OLDER: also those whose version is lower. From one release to the next, that is what the release has; within a
+    release, it is a server that has not heard of the newest packages.
+    """
     return {name: [packages[name].version, version] for name, version in sorted(installed.items())
-            if name in packages and packages[name].version != version}
+            if name in packages and packages[name].version != version
+            and (older or versions.key(packages[name].version) > versions.key(version))}
 
 
 def complete(packages: Mapping[str, Package], wanted: Iterable[str]) -> tuple[str, ...]:

@@ -11,17 +11,20 @@ from tests.server.serverprocess import Server, write_catalogue
 __all__ = ["keys"]
 
 Start = Callable[..., Server]
+# Settings of a server that is not to be full.
+MANY = {"client_queue": 1000, "client_hourly": 100000, "queue_limit": 1000}
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start servers with a catalogue of tiny images; settings are arguments."""
+    """Start servers with a catalogue of tiny images, and OPENWRT's; settings and options are arguments."""
     running: list[Server] = []
 
-    def begin(**settings: object) -> Server:
-        server = Server(tmp_path / "data", {"catalogue": str(write_catalogue(tmp_path / "catalogue")), **settings})
+    def begin(*options: str, openwrt: bool = False, verb: str = "serve", **settings: object) -> Server:
+        catalogue = write_catalogue(tmp_path / "catalogue", openwrt=openwrt)
+        server = Server(tmp_path / "data", {"catalogue": str(catalogue), **settings}, verb)
         running.append(server)
-        return server.start()
+        return server.start(*options)
 
     yield begin
     for server in running:
@@ -32,7 +35,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests of a module."""
     place = tmp_path_factory.mktemp("server")
-    server = Server(place / "data", {"catalogue": str(write_catalogue(place / "catalogue")),
-                                     "client_queue": 1000, "client_hourly": 100000, "queue_limit": 1000}).start()
+    server = Server(place / "data", {"catalogue": str(write_catalogue(place / "catalogue")), **MANY}).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with images of OpenWrt beside."""
+    place = tmp_path_factory.mktemp("server")
+    server = Server(place / "data", {"catalogue": str(write_catalogue(place / "catalogue", openwrt=True)), **MANY})
+    server.start().wait_for_survey()
     yield server
     server.close()

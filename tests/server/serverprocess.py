@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,11 @@ def wait_until(there: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def write_catalogue(place: Path) -> Path:
-    """Write a catalogue whose images are built in a moment: two versions, two boards, packages of a file each."""
+def write_catalogue(place: Path, *, openwrt: bool = False) -> Path:
+    """Write a catalogue whose images are built in a moment: two versions, two boards, packages of a file each.
+
+    OPENWRT: with a distribution built by the stand-in ImageBuilder, which is beside it.
+    """
     place.mkdir(parents=True, exist_ok=True)
     (place / "base.yaml").write_text("platform: {paradrop: false, fussy: false}\n")
     for name in ("motd", "clock", "notes", "notes-new", "big", "slow"):
@@ -49,7 +53,7 @@ def write_catalogue(place: Path) -> Path:
            "slow": package("slow", "1"),
            "broken": {"version": "1", "image": {"overlay": ["is-not-there"]}},
            "sick": {"version": "1", "image": {"health": [{"name": "sick", "command": ["false"], "seconds": 0.1}]}}}
-    catalogue = {"distros": {"tiny": {
+    catalogue: dict[str, Any] = {"distros": {"tiny": {
         "description": "Images of a few files", "builder": "images",
         "boards": [{"target": "x86/64", "profile": "generic", "model": "A PC", "names": ["pc"]},
                    {"target": "ath79/generic", "profile": "acme_ap-1", "model": "ACME AP 1", "storage": 600_000}],
@@ -58,6 +62,15 @@ def write_catalogue(place: Path) -> Path:
             "1.1": {"image": "base.yaml", "revision": "r2", "packages": new, "defaults": ["motd"], "changes": [
                 {"package": "notes", "to": "notes-new"}, {"package": "old", "drop": True, "why": "nobody liked it"}]}},
     }}}
+    if openwrt:
+        shutil.copytree(Path(__file__).parent / "standin", place / "standin", dirs_exist_ok=True)
+        (place / "standin/origin").write_text(str(place / "standin"))
+        version = {"imagebuilder": "standin", "targets": ["ath79/generic"]}
+        catalogue["distros"]["openwrt"] = {"builder": "imagebuilder", "latest": "24.10.0", "versions": {
+            "23.05.5": version, "24.10.0": {**version, "changes": [
+                {"package": "vim-tiny", "by": {"vim-full": ["luci"], "vim": []}},
+                {"package": "kmod-ipv6", "drop": True}]},
+            "SNAPSHOT": {**version, "snapshot": True}}}
     file = place / "catalogue.yaml"
     file.write_text(yaml.safe_dump(catalogue, sort_keys=False))
     return file
@@ -151,6 +164,11 @@ class Server:
                 return found
             assert time.monotonic() < deadline, f"{found.data!r}\n{self.log.read_text()[-4000:]}"
             time.sleep(0.05)
+
+    def wait_for_survey(self) -> None:
+        """Wait until the server knows what the stand-in ImageBuilder has."""
+        for version in ("23.05.5", "24.10.0"):
+            wait_until(lambda path=f"/api/models?distro=openwrt&version={version}": self.get(path).body)
 
     def build(self, **wish: object) -> Answered:
         """Ask for an image of the documented API, and wait for it."""

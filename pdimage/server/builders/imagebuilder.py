@@ -28,7 +28,9 @@ SYSUPGRADE = ("*-squashfs-sysupgrade.*", "*-sysupgrade.bin", "*-sysupgrade.tar",
               "*.chk", "*-squashfs.bin", "*-squashfs-sdcard.img.gz", "*-sdcard.img.gz", "*-combined-squashfs*",
               "*.img.gz")
 _TOO_BIG = re.compile(r"too big:? (?:by )?(?P<size>\d+)(?: > (?P<room>\d+))?", re.IGNORECASE)
-_WHY = re.compile(r"^(?: \* |ERROR: |  .*(?:required by|conflicts|no such package)|Cannot )")
+# What opkg and apk print of packages that can't be had: a line for each, and deeper below it why.
+_WHICH = re.compile(r" \* (?! )|  (?! )\S.*:$|Cannot ")
+_WHY = re.compile(r" \*  |    ")
 
 
 def manifest(task: Task, tell: Tell) -> Mapping[str, str]:
@@ -112,8 +114,19 @@ def parse_list(text: str) -> dict[str, str]:
 
 
 def reasons(output: str) -> str:
-    """Return the lines of a package manager's output that say which package can't be had, and why."""
-    told = [line.strip(" *") for line in output.splitlines() if _WHY.match(line)]
+    """Return what a package manager's output says of packages that can't be had: which, and why.
+
+    >>> reasons("ERROR: unable to select packages:\\n  foo (no such package):\\n    required by: world[foo]\\n")
+    'foo (no such package): required by: world[foo]'
+    >>> reasons(" * satisfy_dependencies_for: Cannot satisfy the following dependencies for luci:\\n *      libfoo\\n")
+    'satisfy_dependencies_for: Cannot satisfy the following dependencies for luci: libfoo'
+    """
+    told: list[str] = []
+    for line in output.splitlines():
+        if _WHICH.match(line):
+            told.append(line.strip(" *"))
+        elif told and _WHY.match(line):
+            told[-1] += f" {line.strip(' *')}"
     return "; ".join(dict.fromkeys(told)) or tools.last_lines(output).strip()
 
 
