@@ -11,7 +11,7 @@ A channel is a directory of The Update Framework (TUF, https://theupdateframewor
 
 Each target has an :class:`Offer` as its ``custom`` field. A **part** is an OpenPGP bundle for self-repair: a compressed
 tar with the regular files among the entries ``first`` to ``last`` (both included, counted from 0) of the manifest that
-has the offer's digest, as members ``RELEASE/path``, in the manifest's order.
+has the offer's digest, as members ``RELEASE/path``, in the manifest's order; with both -1 it has that manifest.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ The file is a cache: ``RECORDS SHA-256``; if it is missing or damaged, files are
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +59,13 @@ def save(target: Target, records: list[Record]) -> None:
     """Write RECORDS, in place of all others."""
     data = b"".join(_RECORD.pack(*item) for item in records)
     disk.replace_file(target.checked, data + hashlib.sha256(data).digest(), durable=False)
+
+
+def forget(target: Target, inodes: Collection[int]) -> None:
+    """Forget what was known of files that turned out to be broken, so that no release comes to share them."""
+    records = load(target)
+    if not records.keys().isdisjoint(inodes):
+        save(target, [known for inode, known in records.items() if inode not in inodes])
 
 
 @contextmanager

@@ -5,15 +5,12 @@ Verbs are loaded when they run, so ``--help`` is quick on a slow device. Results
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from fussy import __version__
 from fussy.commands import (
-    as_json_option,
     command,
     keyring_option,
     logfile_option,
@@ -22,10 +19,6 @@ from fussy.commands import (
     verbose_option,
 )
 from fussy.errors import DamagedRelease
-
-if TYPE_CHECKING:
-    from fussy.status import Status
-
 
 
 @command("fussy-pack")
@@ -109,46 +102,6 @@ def clean_command(target: Path, logfile: Path, verbose: bool) -> None:
     clean(target)
 
 
-@command("status")
-@target_option
-@as_json_option
-def status_command(target: Path, as_json: bool) -> None:
-    """Show the current, previous and failsafe release, and what failed and why."""
-    import msgspec
-
-    from fussy.status import status
-    from fussy.target import find
-
-    found = status(find(target))
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
-    else:
-        click.echo("\n".join(_lines(found)))
-
-
-def _lines(found: "Status") -> list[str]:
-    """Return a status as lines for people."""
-    lines = [f"target    {found.target}"]
-    for word, release in (("current", found.current), ("previous", found.previous), ("failsafe", found.failsafe),
-                          ("trial", found.trial)):
-        if release or word == "current":
-            version = f" (version {release.version})" if release and release.version else ""
-            lines.append(f"{word:9} {release.name if release else 'none'}{version}")
-    if found.boards:
-        lines.append(f"board     {', '.join(found.boards)}")
-    if found.floor:
-        lines.append(f"floor     {found.floor}")
-    if found.last:
-        reason = f": {found.last.reason}" if found.last.reason else ""
-        lines.append(f"last      {_when(found.last.at)} {found.last.release} {found.last.outcome}{reason}")
-    lines += [f"bad       {_when(bad.at)} {bad.release}: {bad.reason}" for bad in found.bad]
-    return lines
-
-
-def _when(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
 @command("verify")
 @click.argument("what", required=False, type=click.Path(path_type=Path))
 @keyring_option
@@ -216,14 +169,16 @@ class _Verbs(click.Group):
 
     own: dict[str, click.Command] = {
         "clean": clean_command, "failsafe": failsafe_command, "install": install_command, "pack": pack_command,
-        "rollback": rollback_command, "status": status_command, "verify": verify_command,
+        "rollback": rollback_command, "verify": verify_command,
     }
     # modules with get_options(), or the commands themselves
     elsewhere = {
-        "confirm": "fussy.trialverbs:confirm", "hold": "fussy.updating.hold", "keys": "fussy.keys",
+        "check": "fussy.upkeepverbs:check", "confirm": "fussy.trialverbs:confirm", "hold": "fussy.updating.hold",
+        "keys": "fussy.keys",
         "link-tree": "fussy.linktree", "log": "fussy.updating.history", "postpone": "fussy.updating.postpone",
         "publish": "fussy.publishing.cli", "recover": "fussy.trialverbs:recover",
         "reject": "fussy.trialverbs:reject", "southrollback": "fussy.southrollback",
+        "status": "fussy.upkeepverbs:status",
         "trial": "fussy.trialverbs:trial", "update": "fussy.updating.update",
     }
 

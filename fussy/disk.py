@@ -23,6 +23,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def _write_beside(path: Path, data: bytes, mode: int, *, durable: bool) -> Path:
         if durable:
             os.fsync(descriptor)
     return temporary
+
+
+def put(made: Sequence[tuple[Path, Path]], aside: Path) -> None:
+    """Give each file or directory its place, in the stead of what is there; durable with its content at the end.
+
+    MADE has pairs of what was made, on the same file system, and its place; a file may be given several. At each moment
+    a place has what was there before or what was made. ASIDE is a name for what is under way.
+    """
+    if not made:
+        return
+    sync_filesystem(aside.parent)
+    for source, place in made:
+        if source.is_dir() and not source.is_symlink():
+            source.rename(place)
+            continue
+        aside.unlink(missing_ok=True)
+        os.link(source, aside, follow_symlinks=False)
+        aside.rename(place)
+        aside.unlink(missing_ok=True)  # rename(2) does nothing between two names of one file
+    sync_filesystem(aside.parent)
 
 
 def publish(staged: Path, final: Path) -> None:

@@ -93,7 +93,7 @@ def finish(target: Target, release: Path, previous: Path | None, action: Action)
     back = previous or target.failsafe
     if going and action == "install" and wanted.confirm != "checks" and back != release and back.is_dir():
         done = msgspec.structs.replace(state.ended(done, "on-trial", release),
-                                       trial=trial.begun(going, wanted, uptime.now(), state.now()))
+                                       trial=trial.begun(going, wanted, uptime.now(), state.now(), old.previous))
     else:
         done = accepted(done, release, "rolled-back" if action == "rollback" else "installed")
     state.save(target, done)
@@ -206,6 +206,7 @@ def mark(
 ) -> None:
     """Note that FAILED is bad here and on its way out to PREVIOUS, before anything is tried that may fail too."""
     now = state.load(target)
+    earlier = now.trial.earlier if now.trial else now.previous
     going = now.transaction or state.Transaction(
         failed.name, previous.name if previous else "", "install", digest=now.trial.digest if now.trial else "")
     excuses = next((bad.excused for bad in now.bad if (bad.digest or bad.release) in (going.digest, failed.name)), 0)
@@ -214,7 +215,8 @@ def mark(
         excuses = excuses + 1 if excused else 0
     going = msgspec.structs.replace(going, stage="enabling", reason=reason, discard=discard)
     bad = state.Bad(failed.name, description(failed).version, going.digest, reason, state.now(), excuses)
-    state.save(target, state.marked_bad(msgspec.structs.replace(now, transaction=going, trial=None), bad))
+    state.save(target, state.marked_bad(msgspec.structs.replace(
+        now, transaction=going, trial=None, previous=earlier), bad))
 
 
 def _revive(target: Target, release: Path, failed: Path) -> str:

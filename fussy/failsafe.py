@@ -2,7 +2,7 @@
 
 import os
 
-from fussy import disk, manifest, share, trial
+from fussy import disk, manifest, share, state, trial
 from fussy.errors import DamagedRelease, SystemSetup
 from fussy.stage import Stage, blocks_of
 from fussy.target import Target
@@ -40,11 +40,17 @@ def make_failsafe(target: Target) -> None:
             disk.empty(target.staging)
             raise DamagedRelease(f"cannot make a failsafe: {os.fsdecode(entry.name)!r} of {current.name} is not what "
                                  "its manifest says; install a sound release first")
-    described = current / os.fsdecode(manifest.PATH)
-    stage.finish(entries, described.read_bytes() if described.is_file() else None)
+    file = current / os.fsdecode(manifest.PATH)
+    described = file.read_bytes() if file.is_file() else None
+    stage.finish(entries, described)
+    # while it may be the old one or the new one, no digest is known of it
+    state.save(target, state.with_digest(state.load(target), target, target.failsafe.name, ""))
     if target.failsafe.is_dir():
         disk.sync_filesystem(staged)
         disk.exchange(staged, target.failsafe)
         disk.discard(staged, target.trash)
     else:
         disk.publish(staged, target.failsafe)
+    if described is not None:
+        digest = manifest.digest(described)
+        state.save(target, state.with_digest(state.load(target), target, target.failsafe.name, digest))

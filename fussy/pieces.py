@@ -39,11 +39,7 @@ def cut(top: str, described: bytes, found: Sequence[tree.Found]) -> Iterator[Pie
 
     Small members share a piece until it is FRAME_SIZE long; a larger member has pieces of its own.
     """
-    text, raw = manifest.spell(manifest.PATH)
-    own = manifest.Entry(type="file", path=text, raw_path=raw, size=len(described))
-    whole = tarball.head(top, own) + described + tarball.padding(len(described))
-    for start in range(0, len(whole), FRAME_SIZE):
-        yield Piece(NO_ENTRY, 0, [whole[start:start + FRAME_SIZE]])
+    yield from cut_manifest(top, described)
     parts: list[bytes | Slice] = []
     first, size = 0, 0
     for i, item in enumerate(found):
@@ -62,6 +58,15 @@ def cut(top: str, described: bytes, found: Sequence[tree.Found]) -> Iterator[Pie
     if parts:
         yield Piece(first, len(found) - first, parts)
     yield Piece(NO_ENTRY, 0, [tarball.END])
+
+
+def cut_manifest(top: str, described: bytes) -> Iterator[Piece]:
+    """Yield the pieces of the archive's first member."""
+    text, raw = manifest.spell(manifest.PATH)
+    own = manifest.Entry(type="file", path=text, raw_path=raw, size=len(described))
+    whole = tarball.head(top, own) + described + tarball.padding(len(described))
+    for start in range(0, len(whole), FRAME_SIZE):
+        yield Piece(NO_ENTRY, 0, [whole[start:start + FRAME_SIZE]])
 
 
 def _large(index: int, head: bytes, item: tree.Found, length: int) -> Iterator[Piece]:

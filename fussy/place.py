@@ -94,7 +94,8 @@ def _free_name(target: Target, name: str) -> Path:
 def _note_start(target: Target, release: Path, previous: Path | None, digest: str) -> None:
     transaction = state.Transaction(release=release.name, previous=previous.name if previous else "",
                                     action="install", digest=digest)
-    state.save(target, msgspec.structs.replace(state.load(target), transaction=transaction))
+    now = state.with_digest(state.load(target), target, release.name, digest)
+    state.save(target, msgspec.structs.replace(now, transaction=transaction))
 
 
 def _records(staged: Path, described: manifest.Manifest) -> list[checked.Record]:

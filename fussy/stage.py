@@ -43,7 +43,7 @@ class Stage:
             os.chmod(path, 0o644)
         for entry in reversed([entry for entry in entries if entry.type == "directory"]):
             path = self.path(entry.name)
-            self._dress(path, entry)
+            self.dress(path, entry)
             os.utime(path, (entry.mtime, entry.mtime))
 
     @contextmanager
@@ -96,7 +96,7 @@ class Stage:
                 view = memoryview(block)
                 while view:
                     view = view[os.write(descriptor, view):]
-            self._dress(descriptor, entry)
+            self.dress(descriptor, entry)
             os.utime(descriptor, (entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
@@ -118,10 +118,11 @@ class Stage:
             os.mknod(path, kind | 0o600, os.makedev(*entry.device))
         else:
             raise BadBundle(f"cannot unpack {os.fsdecode(entry.name)}: a {entry.type} is not special")
-        self._dress(path, entry)
+        self.dress(path, entry)
         os.utime(path, (entry.mtime, entry.mtime))
 
-    def _dress(self, file: int | bytes, entry: manifest.Entry) -> None:
+    def dress(self, file: int | bytes, entry: manifest.Entry) -> None:
+        """Give a file its owner, mode and extended attributes."""
         # The owner first: changing it clears set-id bits and capabilities (chown(2)).
         if _IS_ROOT:
             os.chown(file, entry.uid, entry.gid)

@@ -57,6 +57,7 @@ class Trial(msgspec.Struct, frozen=True):
     ``since`` and ``until`` are Unix times for people, by a clock that may be wrong. What counts is ``seconds``, how
     long the device may run with it, of which ``spent`` were over when it had run for ``up`` seconds in the boot
     called ``boot`` (see fussy.uptime), and ``boots``, how often it has booted, of ``most_boots``.
+    ``earlier`` is the previous release before all that, and will be again when this one is taken back.
     ``worked``: what passed before the swap: names of checks, each with the lines that it showed.
     """
 
@@ -72,6 +73,7 @@ class Trial(msgspec.Struct, frozen=True):
     spent: float = 0.0
     boots: int = 0
     digest: str = ""
+    earlier: str = ""
     worked: dict[str, list[str]] = {}
 
 
@@ -104,7 +106,10 @@ class Last(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """Everything remembered; names are names of releases, "" when there is none."""
+    """Everything remembered; names are names of releases, "" when there is none.
+
+    ``digests``: by the name of a release, the digest that its manifest must have (see fussy.manifest.digest).
+    """
 
     format: int = FORMAT
     previous: str = ""
@@ -113,6 +118,7 @@ class State(msgspec.Struct, frozen=True):
     trial: Trial | None = None
     bad: list[Bad] = []
     last: Last | None = None
+    digests: dict[str, str] = {}
 
 
 def load(target: Target) -> State:
@@ -148,3 +154,10 @@ def marked_bad(state: State, bad: Bad) -> State:
     """Return STATE with BAD at the end of its list of bad releases (the last 32 are kept)."""
     others = [old for old in state.bad if old.release != bad.release]
     return msgspec.structs.replace(state, bad=[*others, bad][-_KEPT:])
+
+
+def with_digest(state: State, target: Target, release: str, digest: str) -> State:
+    """Return STATE with the DIGEST of a release of TARGET ("": not known), and none of releases that are gone."""
+    there = {path.name for path in target.releases()}
+    kept = {name: known for name, known in state.digests.items() if name in there and name != release}
+    return msgspec.structs.replace(state, digests={**kept, release: digest} if digest else kept)

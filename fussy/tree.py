@@ -198,8 +198,13 @@ def changed(file: bytes) -> FussyError:
     return FussyError(f"cannot pack {os.fsdecode(file)}: it is being changed; stop what writes to it and pack again")
 
 
-def differences(file: bytes, facts: os.stat_result, entry: manifest.Entry) -> list[str]:
-    """Return in words how the file, with FACTS of lstat(2), differs from ENTRY. Reads its content if all else fits."""
+def differences(
+    file: bytes, facts: os.stat_result, entry: manifest.Entry, digest: Callable[[int], str] = digest_of
+) -> list[str]:
+    """Return in words how the file, with FACTS of lstat(2), differs from ENTRY.
+
+    Its content is read, by DIGEST, if all else fits.
+    """
     found = []
     if kind_of(facts.st_mode) != ("file" if entry.type == "hardlink" else entry.type):
         return [f"is a {kind_of(facts.st_mode)}, not a {entry.type}"]
@@ -220,7 +225,7 @@ def differences(file: bytes, facts: os.stat_result, entry: manifest.Entry) -> li
     elif entry.type == "file" and not found:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if digest_of(descriptor) != entry.sha256:
+            if digest(descriptor) != entry.sha256:
                 found.append("has other content")
         finally:
             os.close(descriptor)

@@ -21,12 +21,14 @@ from fussy.target import Target
 from fussy.uptime import Moment
 
 
-def begun(transaction: state.Transaction, wanted: manifest.Trial, moment: Moment, now: int) -> state.Trial:
+def begun(
+    transaction: state.Transaction, wanted: manifest.Trial, moment: Moment, now: int, earlier: str = ""
+) -> state.Trial:
     """Return the trial that follows TRANSACTION; WANTED must not be confirmed by checks alone."""
     return state.Trial(
         release=transaction.release, previous=transaction.previous, confirm=wanted.confirm, since=now,
         until=now + int(wanted.seconds), seconds=wanted.seconds, most_boots=wanted.boots, boot=moment.boot,
-        up=moment.up, digest=transaction.digest, worked=transaction.worked)
+        up=moment.up, digest=transaction.digest, earlier=earlier, worked=transaction.worked)
 
 
 def seen(trial: state.Trial, moment: Moment) -> state.Trial:

@@ -126,8 +126,9 @@ def _write_missing(
         progress(done, total)
     prefix = wanted.name.encode() + b"/"
     for member in archive:
-        index = wanted.index.get(member.name.removeprefix(prefix))
-        if index is None and member.name != wanted.name.encode():
+        within = member.name.startswith(prefix)
+        index = wanted.index.get(member.name[len(prefix):]) if within else None
+        if index is None and member.name + b"/" != prefix:
             raise BadBundle(f"cannot unpack {os.fsdecode(member.name)!r}: its manifest does not list it; pack it again")
         if index is None or index not in missing:
             continue

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +25,7 @@ class Sealing:
 
 @dataclass(frozen=True)
 class Part:
-    """A bundle with the files among the entries FIRST to LAST of a manifest."""
+    """A bundle with the files among the entries FIRST to LAST of a manifest, or, both -1, with the manifest itself."""
 
     file: Path
     first: int
@@ -55,17 +56,22 @@ def make_delta(release: Stored, base: Stored, directory: Path, sealing: Sealing)
 
 def make_parts(release: Stored, directory: Path, sealing: Sealing) -> list[Part]:
     """Write the parts of a release into DIRECTORY."""
-    _, described = entries(release)
+    data, described = entries(release)
     found = found_in(release, described)
-    made = []
-    for first, last in ranges(described.entries):
-        output = directory / f"{release.name}.part-{first}.tar.zst.gpg"
-        files = [item for item in found[first:last + 1] if item.entry.type == "file"]
+
+    def made(what: str, cut: Iterator[pieces.Piece], first: int, last: int) -> Part:
+        output = directory / f"{release.name}.part-{what}.tar.zst.gpg"
         with sealed(output, sealing) as pipe:
-            for _, frame in pieces.compressed(cut(release.name, files), frames.FORMATS["zstd"].compress):
+            for _, frame in pieces.compressed(cut, frames.FORMATS["zstd"].compress):
                 pipe.write(frame)
-        made.append(Part(output, first, last))
-    return made
+        return Part(output, first, last)
+
+    end = pieces.Piece(frames.NO_ENTRY, 0, [tarball.END])
+    parts = [made("manifest", chain(pieces.cut_manifest(release.name, data), [end]), -1, -1)]
+    for first, last in ranges(described.entries):
+        files = [item for item in found[first:last + 1] if item.entry.type == "file"]
+        parts.append(made(str(first), chain(cut(release.name, files), [end]), first, last))
+    return parts
 
 
 def sealed(output: Path, sealing: Sealing) -> AbstractContextManager[BinaryIO]:
@@ -94,7 +100,7 @@ def ranges(listed: Sequence[manifest.Entry]) -> Iterator[tuple[int, int]]:
 
 
 def cut(top: str, files: Sequence[tree.Found]) -> Iterator[pieces.Piece]:
-    """Yield the pieces of an archive of FILES alone, without a note of what they hold: nothing in a part is skipped."""
+    """Yield the pieces of FILES, without a note of what they hold: nothing in a part is skipped."""
     for item in files:
         for offset in range(0, item.entry.size, frames.FRAME_SIZE):
             size = min(frames.FRAME_SIZE, item.entry.size - offset)
@@ -104,4 +110,3 @@ def cut(top: str, files: Sequence[tree.Found]) -> Iterator[pieces.Piece]:
             if offset + size == item.entry.size:
                 parts.append(tarball.padding(item.entry.size))
             yield pieces.Piece(frames.NO_ENTRY, 0, parts)
-    yield pieces.Piece(frames.NO_ENTRY, 0, [tarball.END])

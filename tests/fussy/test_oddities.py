@@ -83,3 +83,8 @@ def test_names_that_a_release_can_have(firmware: Firmware, name: str) -> None:
     assert "good" in firmware.run("verify", name)
     firmware.run("rollback")
     assert os.readlink(firmware.target / "current") == name
+
+
+def test_a_file_may_be_called_as_the_release(tmp_path: Path, keys: Keys) -> None:
+    firmware = Firmware(tmp_path, keys)
+    assert (firmware.install(firmware.pack("same", {"same": "content"})) / "same").read_text() == "content"

@@ -127,6 +127,7 @@ def test_a_hand_rejects(firmware: Firmware, tmp_path: Path) -> None:
     assert [(bad.release, bad.reason) for bad in told.bad] == [("fw-2", "Wi-Fi is slow")]
     assert told.bad[0].digest and told.last and told.last.outcome == "reverted"
     assert log.read_text() == "install False\nfallback True\n"
+    assert told.previous == "fw-1"
     assert (firmware.target / "fw-2").is_dir()
 
 
