@@ -55,4 +55,7 @@ def _huey(settings: Settings) -> Huey:
         return SqliteHuey("pdimage", filename=str(settings.root / "queue.db"), fsync=False, **options)
     if not settings.queue.startswith(("redis://", "rediss://", "unix://")):
         raise SystemSetup(f"cannot use the queue {settings.queue!r}: write redis://HOST:PORT/DATABASE, or nothing")
-    return RedisHuey("pdimage", url=settings.queue, socket_timeout=5, socket_connect_timeout=5, **options)
+    from redis import ConnectionPool
+
+    pool = ConnectionPool.from_url(settings.queue, socket_timeout=5, socket_connect_timeout=5)
+    return RedisHuey("pdimage", connection_pool=pool, **options)

@@ -1,11 +1,13 @@
 """Servers for tests, each a process of its own, as operators start it."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fussy.conftest import keys
+from tests.server.parts import Postgres, Redis, Store, running
 from tests.server.serverprocess import Server, write_catalogue
 
 __all__ = ["keys"]
@@ -48,3 +50,38 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start().wait_for_survey()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running(Postgres) as part:
+        assert isinstance(part, Postgres)
+        yield part
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    with running(Redis) as part:
+        assert isinstance(part, Redis)
+        yield part
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    with running(Store) as part:
+        assert isinstance(part, Store)
+        yield part
+
+
+_number = itertools.count(1)
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def parts(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Settings of a server by itself, and of one with PostgreSQL, Redis and S3: each test runs with both."""
+    if request.param == "embedded":
+        return {}
+    number = next(_number)
+    return {"database": request.getfixturevalue("postgres").database(f"pdimage{number}"),
+            "queue": request.getfixturevalue("redis").url,
+            **request.getfixturevalue("store").settings(f"images{number}")}

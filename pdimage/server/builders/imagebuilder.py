@@ -38,8 +38,7 @@ def manifest(task: Task, tell: Tell) -> Mapping[str, str]:
     with _builder(task, tell) as make:
         found = parse_info(make(["info"], "ask the ImageBuilder what it has"))
         _check(task, found)
-        code, output = make.attempt(["manifest", *_arguments(task, found)])
-        tell(output)
+        code, output = make.attempt(["manifest", *_arguments(task, found)], tell)
         if code:
             raise Impossible(reasons(output))
         return parse_list(output)
@@ -60,8 +59,7 @@ def build(task: Task, manifest: Mapping[str, str], tell: Tell) -> Product:
             extra.append(f"FILES={make.name(files)}")
         if task.request.rootfs_size_mb:
             extra.append(f"ROOTFS_PARTSIZE={task.request.rootfs_size_mb}")
-        code, text = make.attempt(["image", *_arguments(task, found), *extra])
-    tell(text)
+        code, text = make.attempt(["image", *_arguments(task, found), *extra], tell)
     if too_big := _TOO_BIG.search(text):
         size, room = int(too_big["size"]), int(too_big["room"] or 0)
         raise TooBig(size_told(size, room, task.board) if room else

@@ -4,13 +4,16 @@ Here means inside the build's own process, which is shut off already (:mod:`pdim
 """
 
 import os
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fussy.errors import SystemSetup
 from pdimage import tools
 from pdimage.errors import PartFailed
+from pdimage.server.builders import Tell
 
 SECONDS = 1500
 _INSIDE, _WORK = Path("/builder"), Path("/work")
@@ -25,8 +28,8 @@ class Make(Protocol):
         :raises PartFailed: it failed
         """
 
-    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Return its exit code and what it printed."""
+    def attempt(self, arguments: Sequence[str], tell: Tell) -> tuple[int, str]:
+        """Return its exit code and what it printed; TELL is told each line at once."""
 
     def name(self, path: Path) -> str:
         """Return how a path of the build's place is called where it runs."""
@@ -42,11 +45,19 @@ class _Here:
     directory: Path
 
     def __call__(self, arguments: Sequence[str], what: str) -> str:
-        return _good(self.attempt(arguments), what)
+        return _good(self.attempt(arguments, lambda line: None), what)
 
-    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
-        return tools.attempt(["make", "--no-print-directory", "-C", self.directory, *arguments],
-                             what="run the ImageBuilder")
+    def attempt(self, arguments: Sequence[str], tell: Tell) -> tuple[int, str]:
+        try:
+            process = subprocess.Popen(
+                ["make", "--no-print-directory", "-C", str(self.directory), *arguments], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C.UTF-8"})
+        except FileNotFoundError as error:
+            raise SystemSetup("cannot run the ImageBuilder: make is missing; install it") from error
+        with process:
+            assert process.stdout
+            output = _passed_on(process.stdout, tell)
+        return process.returncode, output
 
     def name(self, path: Path) -> str:
         return str(path)
@@ -62,9 +73,9 @@ class _InContainer:
     image: str
 
     def __call__(self, arguments: Sequence[str], what: str) -> str:
-        return _good(self.attempt(arguments), what)
+        return _good(self.attempt(arguments, lambda line: None), what)
 
-    def attempt(self, arguments: Sequence[str]) -> tuple[int, str]:
+    def attempt(self, arguments: Sequence[str], tell: Tell) -> tuple[int, str]:
         import docker
 
         mounts = {str(self.directory): {"bind": str(_INSIDE), "mode": "rw"},
@@ -77,8 +88,8 @@ class _InContainer:
                 security_opt=["no-new-privileges"], read_only=True, tmpfs={"/tmp": ""}, volumes=mounts,
                 user=f"{os.geteuid()}:{os.getegid()}", pids_limit=4096, labels={"pdimage.build": self.place.name})
             try:
-                code = int(running.wait()["StatusCode"])
-                return code, running.logs().decode(errors="replace")
+                output = _passed_on(_lines(running.logs(stream=True, follow=True)), tell)
+                return int(running.wait()["StatusCode"]), output
             finally:
                 running.remove(force=True)
         except (docker.errors.DockerException, OSError) as error:
@@ -86,6 +97,25 @@ class _InContainer:
 
     def name(self, path: Path) -> str:
         return str(_WORK / path.relative_to(self.place))
+
+
+def _passed_on(lines: Iterable[bytes], tell: Tell) -> str:
+    """Tell each line as it comes; return all of them."""
+    told = []
+    for line in lines:
+        told.append(line.decode(errors="replace"))
+        tell(told[-1].rstrip("\n"))
+    return "".join(told)
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut what comes in blocks of any size into lines."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
 
 
 def _good(ended: tuple[int, str], what: str) -> str:
