@@ -131,5 +131,6 @@ def _load(path: Path, empty: R) -> R:
 
 
 def _save(path: Path, value: Record | Owner) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    for directory in (path.parent.parent, path.parent):
+        directory.mkdir(mode=0o700, exist_ok=True)
     disk.replace_file(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

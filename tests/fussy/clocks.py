@@ -8,10 +8,18 @@ from datetime import datetime
 from pathlib import Path
 
 _PYTHON = """
+import datetime
 import time
 shift = {then!r} - time.time()
 real = time.time
 time.time = lambda: real() + shift
+
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+datetime.datetime = Shifted
 """
 _GPG = """#!/bin/sh
 exec env PATH="${PATH#*:}" NO_FAKE_STAT=1 faketime "$SHOWN" gpg "$@"

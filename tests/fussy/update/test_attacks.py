@@ -382,3 +382,35 @@ def test_a_mirror_that_lies_is_named_and_passed_over(repository: Repository, rou
         assert f"not believed: {mirror.url}: metadata/timestamp.json is not signed" in done.line
         assert done.source == server.url
         assert [problem.source for problem in done.problems] == [mirror.url]
+
+
+# --- what the network does to metadata --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["a new router", "one that found nothing new"])
+@pytest.mark.parametrize(("answer", "code", "words"), [
+    (Answer(200, b"<!doctype html><p>Log in"), 50, "captive portal"), (Answer(511), 50, "captive portal"),
+    (Answer(302, b"", {"Location": "/portal"}), 50, "captive portal"), (Answer(500), 50, "HTTP status 500"),
+    (Answer(503), 50, "HTTP status 503"), (Answer(404), 50, "has no metadata/"),
+    (Answer(301, b"", {"Location": "/again"}), 50, "redirects more than 5 times"),
+    (Answer(200, b"{" * 500, cut=200), 50, "IncompleteRead"), (Answer(200, b"{", {"Content-Length": ""}, cut=1), 51,
+                                                               "is no metadata")],
+    ids=["portal", "511", "to a portal", "500", "503", "404", "loop", "truncated", "truncated without a length"])
+def test_metadata_that_the_network_spoils(repository: Repository, router: Router, server: Server, seen: bool,
+                                          answer: Answer, code: int, words: str) -> None:
+    if seen:
+        repository.signed["router"].targets.clear()
+        repository.publish()
+        router.update(check=True, expect="nothing-new")
+
+    def spoilt(path: str, honest: Answer) -> Answer:
+        if path == "portal":
+            return Answer(200, b"<html>log in")
+        return Answer(404) if path.endswith(".root.json") else Answer(answer.status, answer.body, {**answer.headers},
+                                                                     cut=answer.cut)
+
+    server.fault = spoilt
+    done = router.update(check=True)
+    assert (done.exit_code, words in done.line) == (code, True), done.line
+    server.fault = None
+    router.update(check=True, expect="nothing-new" if seen else "available")

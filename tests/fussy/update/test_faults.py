@@ -1,0 +1,174 @@
+"""Faults of the machine itself: two updaters at once, locks that were left, a wrong clock, no release that works."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fussy import target as targets
+from fussy.updating import trusted
+from tests.fussy.channels import Channel
+from tests.fussy.clocks import standing_at
+from tests.fussy.conftest import Keys
+
+from .router import Router
+from .simulator import Repository
+from .web import Answer, Server, serving, wait_for
+
+FAILS = "#!/bin/sh\n[ \"$2\" = True ]\n"
+FAILS_TOO = "#!/bin/sh\n[ ! -e \"$FUSSY_TARGET/broken\" ]\n"
+
+
+@pytest.fixture
+def channel(tmp_path: Path, keys: Keys) -> Channel:
+    made = Channel(tmp_path, keys)
+    made.init()
+    made.add(1)
+    return made
+
+
+@pytest.fixture
+def server(channel: Channel) -> Iterator[Server]:
+    with serving(channel.where.channel) as started:
+        yield started
+
+
+@pytest.fixture
+def router(tmp_path: Path, keys: Keys, channel: Channel, server: Server) -> Router:
+    return Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url)
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+def test_two_updaters_at_once(router: Router, server: Server) -> None:
+    seen = threading.Event()
+
+    def late(path: str, answer: Answer) -> Answer:
+        if path.startswith("targets"):
+            seen.wait(10)
+        return answer
+
+    server.fault = late
+    router.set(server.url, patience=15.0)
+    first = router.popen()
+    wait_for(lambda: any(path.startswith("targets") for path in server.requests))
+    said = router.run(fails=5)
+    assert "another updater works on it" in said and str(first.pid) in said
+    seen.set()
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, err) == (0, ""), out
+    assert router.current() == "firmware-1"
+
+
+def test_an_updater_beside_another_command(router: Router) -> None:
+    with targets.hold(router.target):
+        assert "another" in router.run(fails=5)
+    router.run()
+    assert router.current() == "firmware-1"
+
+
+def test_a_lock_that_was_left_hinders_nobody(router: Router) -> None:
+    """The pid in it may be that of any process by now."""
+    router.private.mkdir(parents=True)
+    for lock in (router.private / "lock", router.found.private / "lock"):
+        lock.write_text(f"{os.getpid()}\n")
+    router.update(expect="updated")
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def at(router: Router, date: str, *arguments: str, fails: int = 0) -> str:
+    """Run the updater with the clock at DATE."""
+    clock, environment = standing_at(f"{date} 00:05:00", router.place)
+    start = "\nimport runpy\nrunpy.run_module('fussy', run_name='__main__', alter_sys=True)\n"
+    command = [sys.executable, "-c", clock + start, *router.command("-v", *arguments)[3:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == fails, (done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
+def test_a_clock_in_1970(channel: Channel, router: Router) -> None:
+    said = at(router, "1970-01-01")
+    assert "updated to firmware-1" in said and "the clock shows 1970-01-01, so expiry is judged as of 20" in said
+    assert router.current() == "firmware-1"
+    channel.add(2)
+    assert "updated from 1.0 to firmware-2" in at(router, "1970-01-01")
+    assert router.current() == "firmware-2"
+
+
+def test_a_clock_in_2100(router: Router) -> None:
+    said = at(router, "2100-01-01", fails=51)
+    assert "has expired; the clock shows 2100-01-01. If that is wrong, set the clock" in said
+    assert trusted.load_floor(router.private).time == 0, "nothing is kept of a wrong time"
+    router.update(expect="updated")
+    said = at(router, "2100-01-01", fails=51)
+    assert router.current() == "firmware-1"
+    router.update(expect="nothing-new")
+
+
+def test_a_freeze_on_a_router_whose_clock_is_behind(tmp_path: Path, keys: Keys) -> None:
+    """It knows the time of its last good check, and judges by that."""
+    repository = Repository(tmp_path / "other")
+    repository.offer("1.0")
+    router = Router(tmp_path, keys, repository.metadata / "1.root.json", tmp_path / "other")
+    router.update(check=True, expect="available")
+    repository.signed["timestamp"].expires = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+    repository.publish(bump=("timestamp",))
+    said = at(router, "1970-01-01", "--check", fails=51)
+    assert "timestamp.json has expired; the clock shows 1970-01-01" in said and "freeze attack" in said
+
+
+# --- releases ---------------------------------------------------------------------------------------------------------
+
+
+def test_both_releases_are_bad(channel: Channel, router: Router) -> None:
+    """The new one does not work, and the old one not any more: the failsafe comes, and a good one after it."""
+    router.update(expect="updated")
+    router.run(verb="failsafe")
+    channel("add", "router", channel.tree(2, {"a": "2", ".pre-install": FAILS_TOO}))
+    router.update(expect="updated")
+    (router.target / "broken").touch()
+    channel("add", "router", channel.tree(3, {"a": "3", ".post-install": FAILS}))
+    done = router.update(expect="reverted")
+    assert done.exit_code == 3 and "failsafe is in use again" in done.line
+    assert router.current() == "failsafe"
+    # the second was good once, so it may have another try
+    assert "firmware-2" in router.update(expect="reverted").line
+    for _ in range(2):
+        router.update(expect="refused")
+        assert router.current() == "failsafe"
+    channel.add(4)
+    router.update(expect="updated")
+    assert router.current() == "firmware-4"
+
+
+def test_nothing_to_fall_back_to(channel: Channel, router: Router) -> None:
+    channel("withdraw", "router", "firmware-1")
+    channel("add", "router", channel.tree(2, {"a": "2", ".post-install": FAILS}))
+    done = router.update(expect="unrecoverable")
+    assert done.exit_code == 4 and "there is no release to go back to" in done.line
+    assert router.current() == ""
+    assert router.update().exit_code == 26
+    channel.add(3)
+    router.update(expect="updated")
+
+
+def test_a_delta_whose_base_was_altered_is_followed_by_the_full_bundle(channel: Channel, router: Router,
+                                                                       server: Server) -> None:
+    data = random.Random(1).randbytes(50_000)
+    channel("add", "router", channel.tree(2, {"app": data}))
+    router.update(expect="updated")
+    (router.target / "firmware-2/app").write_bytes(b"x" * 50_000)
+    channel("add", "router", channel.tree(3, {"app": data + b"3"}))
+    done = router.update(expect="updated")
+    assert "by a full bundle" in done.line
+    assert [path.rpartition(".from-")[1] for path in server.requests if "firmware-3" in path] == [".from-", ""]
+    assert router.current() == "firmware-3"
