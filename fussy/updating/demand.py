@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin
 
 import msgspec
@@ -56,7 +56,7 @@ Tell = Callable[[str], object]
 class Router(msgspec.Struct, frozen=True):
     """What a build server is told: the release in use, and what was asked for when it was built, with versions.
 
-    ``own``: whether it was built on demand; one that was not is replaced by one that is.
+    ``request``: digest of what was asked for, empty if it was not built on demand; it is replaced by one that was.
     """
 
     distro: str
@@ -64,7 +64,7 @@ class Router(msgspec.Struct, frozen=True):
     target: str
     profile: str
     packages: Mapping[str, str]
-    own: bool = False
+    request: str = ""
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -104,13 +104,13 @@ def run(path: Path, settings: Settings, keyring: Path, wish: Wish, *, add: Colle
     """
     target = targets.find(path)
     with fetching.locked(target) as place:
-        return _Run(target, place, settings, keyring, wish, bar or no_bar).asking(add, remove, tell).run()
+        return Asking(target, place, settings, keyring, wish, bar or no_bar).asking(add, remove, tell).run()
 
 
-class _Run(Run):
+class Asking(Run):
     """A run that asks a build server."""
 
-    def asking(self, add: Collection[str], remove: Collection[str], tell: Tell) -> "_Run":
+    def asking(self, add: Collection[str], remove: Collection[str], tell: Tell) -> Self:
         """Set what is wanted beside, and who is told how it goes."""
         self._add, self._remove, self._tell = frozenset(add), frozenset(remove), tell
         return self
@@ -143,10 +143,10 @@ class _Run(Run):
         reply = self._web.ask("POST", "api/upgrade-check", msgspec.json.encode({
             "distro": router.distro, "version": router.version, "target": router.target,
             "installed": router.packages, "upgrade_packages": 1}))
-        changed = bool(self._remove or self._add - set(router.packages) or not router.own)
+        changed = bool(self._remove or self._add - set(router.packages) or not router.request)
         if reply.status == 204 and not changed:
             return None
-        news = News(router.version, list(router.packages)) if reply.status == 204 else _read(reply, News, self.source)
+        news = News(router.version, list(router.packages)) if reply.status == 204 else read(reply, News, self.source)
         if versions.key(news.version) < versions.key(router.version):
             raise UntrustedChannel(f"{self.source}: it offers {printable(news.version)} to a router that has "
                                    f"{router.version} (rollback attack)")
@@ -184,7 +184,7 @@ class _Run(Run):
 
     def _built(self, request: Request, digest: str, offer: Offer) -> tuple[str, Built]:
         """Ask for the image until it is there; return the address it lies below, and the file."""
-        image = _read(self._wait(request, digest), Image, self.source)
+        image = read(self._wait(request, digest), Image, self.source)
         if image.request_hash != digest:
             raise UntrustedChannel(f"{self.source}: it has built another request than {digest[:12]}, which this router "
                                    "asked for")
@@ -270,19 +270,19 @@ def describe(said: Mapping[str, Any], version: str, settings: Settings) -> Route
                           "the table on_demand of the settings")
     words = str(said[ondemand.PACKAGES]).split() if ondemand.PACKAGES in said else own.packages
     packages = {name: version for name, _, version in (word.partition("=") for word in words)}
-    return Router(packages=packages, own=ondemand.FIELD in said, **texts)
+    return Router(packages=packages, request=str(said.get(ondemand.FIELD, "")), **texts)
 
 
 def _no_server() -> str:
     raise SystemSetup("cannot ask a build server: none is set; set `server` in the table on_demand of the settings")
 
 
-def _read(reply: Reply, kind: type[Any], source: str) -> Any:
+def read(reply: Reply, kind: type[Any], source: str, good: int = 200) -> Any:
     """Return an answer as a value of KIND.
 
-    :raises FussyError: it is a refusal
+    :raises FussyError: it is a refusal: its status is not GOOD
     """
-    if reply.status != 200:
+    if reply.status != good:
         raise _refused(reply, source)
     try:
         return msgspec.json.decode(reply.body, type=kind)

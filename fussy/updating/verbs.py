@@ -37,14 +37,15 @@ _target = click.option("-t", "--target", type=click.Path(path_type=Path), defaul
 @click.option("--on-demand", is_flag=True, help="Have the build server of the settings make an image for this router.")
 @click.option("--add", multiple=True, metavar="PACKAGE", help="With --on-demand: a package that is wanted from now on.")
 @click.option("--remove", multiple=True, metavar="PACKAGE", help="With --on-demand: one that is wanted no more.")
+@click.option("--page", is_flag=True, help="With --on-demand: decide on a page of the build server what is installed.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is recorded of this run.")
 @click.option("-l", "--logfile", type=click.Path(path_type=Path), help="File that the log is appended to.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr, and the outcome also in cron.")
 @click.pass_context
 def update_command(
     context: click.Context, settings: Path, keyring: Path, target: Path, check: bool, dry_run: bool, insist: bool,
-    no_delay: bool, on_demand: bool, add: tuple[str, ...], remove: tuple[str, ...], as_json: bool, logfile: Path | None,
-    verbose: bool,
+    no_delay: bool, on_demand: bool, add: tuple[str, ...], remove: tuple[str, ...], page: bool, as_json: bool,
+    logfile: Path | None, verbose: bool,
 ) -> None:
     """Look for a newer release in the channel and install it.
 
@@ -54,21 +55,25 @@ def update_command(
     import msgspec
 
     from fussy import target as targets
-    from fussy.updating import demand, record, update
+    from fussy.updating import demand, led, record, update
     from fussy.updating import settings as owners
 
-    if (add or remove) and not on_demand:
-        raise click.UsageError("--add and --remove go with --on-demand")
+    if (add or remove or page) and not on_demand:
+        raise click.UsageError("--add, --remove and --page go with --on-demand")
+    if page and (add or remove or check or dry_run):
+        raise click.UsageError("with --page everything is decided on the page")
 
     start_logging(verbose, logfile)
     wanted = owners.load(settings)
     watched = sys.stdout.isatty() or verbose or as_json or check or dry_run
-    if not (watched or no_delay or insist):
+    if not (watched or no_delay or insist or page):
         time.sleep(random.uniform(0, wanted.random_delay))
     found = targets.find(target)
     old = record.load(found)
     wish = update.Wish(check, dry_run, insist)
-    if on_demand:
+    if page:
+        new = led.run(found.root, wanted, keyring, wish, bar=_bar, tell=_tell)
+    elif on_demand:
         new = demand.run(found.root, wanted, keyring, wish, add=add, remove=remove, bar=_bar,
                          tell=_tell if sys.stdout.isatty() or verbose else lambda text: None)
     else:

@@ -22,6 +22,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 import fussy
+from fussy import disk
 from fussy.errors import FussyError, SystemSetup
 from pdimage import scratch
 from pdimage.server import artifacts
@@ -55,6 +56,7 @@ def backup(settings: Settings, file: Path, *, images: bool) -> None:
             output.flush()
             os.fsync(output.fileno())
         half.replace(file)
+        disk.sync_directory(file.absolute().parent)
 
 
 def restore(settings: Settings, file: Path) -> None:
@@ -83,10 +85,11 @@ def restore(settings: Settings, file: Path) -> None:
         (place / "database").unlink(missing_ok=True)
         if (place / "keys").is_dir():
             (place / "keys").chmod(0o700)
-        os.sync()
+        disk.sync_filesystem(place)
         if root.is_dir():
             root.rmdir()
         place.rename(root)
+        disk.sync_directory(root.parent)
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

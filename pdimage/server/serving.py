@@ -73,14 +73,13 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
         _prepare(settings, work)
         metrics.prepare(settings)
         listener = undo.enter_context(listen(settings))
-        stop = threading.Event()
         if settings.processes > 1:
             undo.enter_context(_others(settings, listener))
         if work:
             worker = undo.enter_context(working(settings))
             log.info("%s builds as %s", settings.root, worker.name)
         host, port = listener.getsockname()[:2]
-        _run(settings, listener, lambda: ready(f"http://{f'[{host}]' if ':' in host else host}:{port}"), stop)
+        _run(settings, listener, lambda: ready(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
 
 
 def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
@@ -162,7 +161,8 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
     stop = threading.Event()
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "pdimage.server.serving", given, str(listener.fileno())],
+        return subprocess.Popen([sys.executable, "-m", "pdimage.server.serving", given, str(listener.fileno()),
+                                 str(os.getpid())],
                                 pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
     running = [start() for _ in range(settings.processes - 1)]
@@ -197,7 +197,7 @@ def configuration(settings: Settings, app: Any) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it answers."""
+    """Tells when it answers, and returns when it is told to stop."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
         super().__init__(config)
@@ -207,16 +207,23 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._ready()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT. uvicorn's own would then end the process before anything is put in order."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object], stop: threading.Event) -> None:
+
+def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object]) -> None:
     engine = tables.connect(settings.database_url)
     desk = make_desk(settings, engine)
     try:
         _Server(configuration(settings, make_app(desk, routes(desk))), ready).run(sockets=[listener])
-    except KeyboardInterrupt:
-        log.info("told to stop")
     finally:
-        stop.set()
         desk.count_hits()
         engine.dispose()
 
@@ -224,10 +231,12 @@ def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object
 def main() -> None:
     """Serve a socket that was inherited: what ``processes`` starts."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[3]):
+        return  # it ended while this process was starting
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     logs.start(settings, verbose=False)
     with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:
-        _run(settings, listener, lambda: None, threading.Event())
+        _run(settings, listener, lambda: None)
 
 
 if __name__ == "__main__":

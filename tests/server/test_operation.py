@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pdimage.server.settings import Settings, load
 from tests.server.conftest import Start
-from tests.server.serverprocess import Server, write_catalogue
+from tests.server.serverprocess import Server, request, write_catalogue
 
 DEPLOY = Path(__file__).parents[2] / "pdimage/server/deploy"
 
@@ -180,3 +180,16 @@ def test_the_compose_file_names_settings_and_verbs_that_exist() -> None:
 
 def test_the_example_settings_are_good() -> None:
     assert load(DEPLOY / "server.toml", {}).log_format == "json"
+
+
+def test_a_server_that_is_told_to_stop_ends_with_all_its_processes(start: Start) -> None:
+    server = start(processes=3, lease_seconds=600)
+    digest = server.post("/api/build-request", request(packages=["slow"])).body["request_hash"]
+    soon(lambda: server.get(f"/api/build-request/{digest}").headers.get("X-Imagebuilder-Status") == "building")
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    assert len(children) >= 2
+    server.close()
+    assert [child for child in children if Path("/proc", child).exists()] == []
+    # the build that was under way is nobody's now, whatever its lease says
+    server.start("--no-worker")
+    assert metrics(server)["pdimage_requests", "queued"] == 1

@@ -7,6 +7,7 @@ SCREENSHOTS=DIR in the environment the pictures are kept.
 import hashlib
 import html
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.serverprocess import Server
+from tests.server.test_on_demand import Router
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -162,6 +164,40 @@ def test_a_router_is_led_from_its_page(window: Window) -> None:
     server.ask("POST", api, {"stage": "done", "text": "tiny-1.1 is in use"})
     page.wait_for_selector("text=The router runs the new release")
     window.look_at("router-done")
+
+
+def test_a_router_is_upgraded_from_its_page(chromium: "playwright.Browser", shared: Server, tmp_path: Path) -> None:
+    router = Router(tmp_path, shared)
+    page = chromium.new_page()
+    with router.popen("--page") as process:
+        assert process.stdout
+        address = re.search(r"decide on (\S+/router/\S+)", process.stdout.readline())
+        assert address
+        page.goto(address[1])
+        assert page.is_checked("input[value=notes-new]")
+        page.check("input[value=big]")
+        page.click("button:text('Build tiny 1.1 for it')")
+        page.click("text=Upgrade the router now", timeout=60_000)
+        page.wait_for_selector("text=The router runs the new release", timeout=60_000)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert router.files() == {"big": "big" * 6 + "bi", "motd": "motd", "notes-new": "notes-new"}
+    assert "updated to tiny-1.1-" in page.inner_text(".good")
+
+    with router.popen("--page") as process:
+        assert process.stdout
+        address = re.search(r"decide on (\S+/router/\S+)", process.stdout.readline())
+        assert address
+        page.goto(address[1])
+        assert "The router has the newest there is." in page.inner_text("main")
+        page.check("input[value=sick]")
+        page.click("button:text('Build tiny 1.1 for it')")
+        page.click("text=Upgrade the router now", timeout=60_000)
+        page.wait_for_selector("text=The router did not upgrade", timeout=60_000)
+        process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "is in use again" in page.inner_text(".problem")
+    page.close()
 
 
 def _built_before(server: Server) -> str:
