@@ -125,6 +125,12 @@ def asked(release: Path) -> list[manifest.Check]:
 @contextmanager
 def guarded(target: Target, release: Path, previous: Path | None) -> Iterator[None]:
     """Hold the watchdog meanwhile, for as long as hooks and checks of all that may become current can take."""
+    with watchdog.held(*vigil(target, release, previous)):
+        yield
+
+
+def vigil(target: Target, release: Path, previous: Path | None) -> tuple[str, float]:
+    """Return the watchdog ("": none), and the seconds that hooks and checks of all that may become current can take."""
     device, seconds = description(release).trial.watchdog, 0.0
     try:
         device = demanded(release).watchdog
@@ -135,8 +141,7 @@ def guarded(target: Target, release: Path, previous: Path | None) -> Iterator[No
         described = description(one)
         seconds += sum(check.seconds for check in described.health) + _SLACK
         seconds += described.limits.pre_install + described.limits.post_install
-    with watchdog.held(device, seconds):
-        yield
+    return device, seconds
 
 
 def before_swap(target: Target, release: Path, previous: Path | None, action: Action) -> None:

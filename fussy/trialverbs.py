@@ -1,12 +1,14 @@
 """The command lines around trials: ``fussy recover``, ``trial``, ``confirm``, ``reject``."""
 
+import signal
 from pathlib import Path
+from threading import Event
 
 import click
 
 from fussy.commands import command, logfile_option, start_logging, target_option, verbose_option
 from fussy.install import ready
-from fussy.target import hold
+from fussy.target import hold as lock
 
 
 @command("recover")
@@ -23,7 +25,7 @@ def recover(early: bool, target: Path, logfile: Path, verbose: bool) -> None:
 
     start_logging(verbose, logfile)
     if early:
-        with hold(target) as held:
+        with lock(target) as held:
             count_boot(held)
         return
     with ready(target):
@@ -31,17 +33,27 @@ def recover(early: bool, target: Path, logfile: Path, verbose: bool) -> None:
 
 
 @command("trial")
+@click.option("--hold", is_flag=True, help="Go on until the trial has ended, with the watchdog held; for a service.")
+@click.option("--pause", type=click.FloatRange(0.1), default=60.0, show_default=True, metavar="SECONDS",
+              help="How long to wait between two rounds of checks, with --hold.")
 @target_option
 @logfile_option
 @verbose_option
-def trial(target: Path, logfile: Path, verbose: bool) -> None:
+def trial(hold: bool, pause: float, target: Path, logfile: Path, verbose: bool) -> None:
     """Do what fussy recover does, and ask the health checks of a release on trial; for cron, and late in the boot.
 
     They confirm it when it waits for a boot and there was one. If one fails the release is taken back (exit code 3).
     """
+    from fussy.attend import attend
     from fussy.confirm import examine
 
     start_logging(verbose, logfile)
+    if hold:
+        enough = Event()
+        # whoever stops this on purpose wants no reset: the watchdog is stopped too
+        signal.signal(signal.SIGTERM, lambda *_: enough.set())
+        attend(target, enough, pause)
+        return
     with ready(target) as held:
         examine(held)
 

@@ -6,11 +6,12 @@ becomes of the release is decided at the boot (see fussy.recover). When all is d
 stops it.
 """
 
+import errno
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,31 +22,38 @@ log = logging.getLogger(__name__)
 _PAUSE = 1.0
 _FOOD = b"\0"
 _MAGIC_CLOSE = b"V"
+# Devices that this process holds.
+_held: set[str] = set()
+
+# Given seconds from now, has the watchdog fed for so long.
+Prolong = Callable[[float], None]
 
 
 @contextmanager
-def held(device: str, seconds: float) -> Iterator[None]:
-    """Hold the watchdog DEVICE ("": none) meanwhile, fed for at most SECONDS.
+def held(device: str, seconds: float) -> Iterator[Prolong]:
+    """Hold the watchdog DEVICE ("": none) meanwhile, fed for at most SECONDS, or for as long as what it gives is told.
 
     It is stopped when the block ends, also with an error that is told to the operator; any other error leaves it
-    running. A device that can't be opened, because systemd holds it or it is not there, is done without.
+    running. A device that can't be opened, because systemd holds it or it is not there, is done without, and one that
+    is held by this process already is left to where that was done.
     """
-    descriptor = _open(device) if device else None
+    descriptor = _open(device) if device and device not in _held else None
     if descriptor is None:
-        yield
+        yield lambda _: None
         return
-    fed = threading.Event()
-    feeder = threading.Thread(target=_feed, args=(descriptor, fed, time.monotonic() + seconds), daemon=True)
+    feeder = _Feeder(descriptor, seconds)
     feeder.start()
+    _held.add(device)
     stop = False
     try:
-        yield
+        yield feeder.prolong
         stop = True
     except (FussyError, OSError):
         stop = True
         raise
     finally:
-        fed.set()
+        _held.remove(device)
+        feeder.enough.set()
         feeder.join()
         if stop:
             with suppress(OSError):
@@ -60,7 +68,9 @@ def _open(device: str) -> int | None:
     try:
         return os.open(device, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        log.warning("cannot hold the watchdog %s: %s; going on without", device, error.strerror)
+        # busy: systemd, or a fussy trial --hold, sees to it
+        level = logging.INFO if error.errno == errno.EBUSY else logging.WARNING
+        log.log(level, "cannot hold the watchdog %s: %s; going on without", device, error.strerror)
         return None
 
 
@@ -74,9 +84,21 @@ def _never_stops(device: str) -> bool:
         return False
 
 
-def _feed(descriptor: int, enough: threading.Event, end: float) -> None:
-    while time.monotonic() < end:
-        with suppress(OSError):
-            os.write(descriptor, _FOOD)
-        if enough.wait(_PAUSE):
-            return
+class _Feeder(threading.Thread):
+    """Feeds a watchdog until it is enough, or the time is over."""
+
+    def __init__(self, descriptor: int, seconds: float) -> None:
+        super().__init__(daemon=True, name="watchdog")
+        self.enough = threading.Event()
+        self._descriptor = descriptor
+        self.prolong(seconds)
+
+    def prolong(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def run(self) -> None:
+        while time.monotonic() < self._end:
+            with suppress(OSError):
+                os.write(self._descriptor, _FOOD)
+            if self.enough.wait(_PAUSE):
+                return

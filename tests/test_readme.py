@@ -113,7 +113,8 @@ def test_every_verb_is_mentioned() -> None:
         assert f"fussy-{verb}" in README or f"fussy {verb}" in README, verb
 
 
-@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst", "keys/README.rst", "fussy/publishing/README.rst"])
+@pytest.mark.parametrize("name", ["README.rst", "CHANGELOG.rst", "keys/README.rst", "fussy/publishing/README.rst",
+                                  "fussy/boot/README.rst"])
 def test_it_is_well_formed(name: str) -> None:
     settings = {"report_level": Reporter.WARNING_LEVEL, "halt_level": Reporter.WARNING_LEVEL}
     publish_doctree((ROOT / name).read_text(), source_path=name, settings_overrides=settings)
