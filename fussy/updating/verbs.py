@@ -55,7 +55,7 @@ def update_command(
     import msgspec
 
     from fussy import target as targets
-    from fussy.updating import demand, led, record, update
+    from fussy.updating import record, update
     from fussy.updating import settings as owners
 
     if (add or remove or page) and not on_demand:
@@ -72,8 +72,12 @@ def update_command(
     old = record.load(found)
     wish = update.Wish(check, dry_run, insist)
     if page:
+        from fussy.updating import led
+
         new = led.run(found.root, wanted, keyring, wish, bar=_bar, tell=_tell)
     elif on_demand:
+        from fussy.updating import demand
+
         new = demand.run(found.root, wanted, keyring, wish, add=add, remove=remove, bar=_bar,
                          tell=_tell if sys.stdout.isatty() or verbose else lambda text: None)
     else:

@@ -146,12 +146,12 @@ def single_checks() -> list[Check]:
     ]
 
 
-def runtime_checks() -> list[Check]:
-    """Measure the runtime in a process of its own, whose network namespaces and settings are not ours."""
-    done = subprocess.run([sys.executable, Path(__file__).with_name("runtime.py")], stdout=subprocess.PIPE, text=True,
+def checks_of(script: str) -> list[Check]:
+    """Measure in a process of its own, whose memory, network namespaces and settings are not ours."""
+    done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True,
                           check=False)
     if done.returncode:
-        raise JobFailed(f"tests/bench/runtime.py ended with exit code {done.returncode}; see above")
+        raise JobFailed(f"tests/bench/{script} ended with exit code {done.returncode}; see above")
     return [Check(**fields) for fields in json.loads(done.stdout)]
 
 
@@ -192,7 +192,8 @@ def main() -> None:
     try:
         taken = measure_jobs(options.folder, jobs, options.rounds) if jobs else {}
         checks = single_checks() if "fussy-install" in available and wanted(options.only, "single") else []
-        checks += runtime_checks() if wanted(options.only, "runtime") else []
+        checks += checks_of("updates.py") if wanted(options.only, "single") else []
+        checks += checks_of("runtime.py") if wanted(options.only, "runtime") else []
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")
     found = rows(jobs, taken)
