@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import Namespace
 
+from paradrop.backend.pdconfd.config import run
 from paradrop.backend.pdconfd.config.base import ConfigError
 from paradrop.backend.pdconfd.config.effects import StartDaemon
 from paradrop.backend.pdconfd.config.hostapd import hostapd_conf, ssid_line, supplicant_conf
@@ -197,3 +198,12 @@ def test_hostapd_is_started_known_and_ended(router: Namespace, tmp_path: Path) -
     assert runner.perform(start.stop()).status == 0
     assert router.processes() == [] and list(tmp_path.glob("hostapd*")) == []
     assert runner.perform(start.stop()).status == 0, "stopping what has gone is no failure"
+
+
+@pytest.mark.parametrize("before, after", [("128\n", "1024\n"), ("8192\n", "8192\n"), ("nonsense\n", "nonsense\n")])
+def test_daemons_may_be_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str) -> None:
+    limit = tmp_path / "max_user_instances"
+    limit.write_text(before)
+    monkeypatch.setattr(run, "WATCHERS", limit)
+    Runner().perform(StartDaemon(("false",), f"{tmp_path}/conf", "", f"{tmp_path}/pid"))
+    assert limit.read_text() == after

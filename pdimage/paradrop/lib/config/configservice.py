@@ -22,10 +22,12 @@ def reloadAll(update: Update) -> None:
         raise ParadropError("cannot apply the configuration: pdconfd does not answer; see the router's log")
     failed = [section for section in json.loads(answer) if not section["success"]]
     for section in failed:
-        log.warning("the section %s %s of %s is not in force", section["type"], section["name"], section.get("comment"))
-    own = [f"{section['type']} {section['name']}" for section in failed if section.get("comment") == update.name]
+        log.warning("the section %s %s of %s is not in force: %s", section["type"], section["name"],
+                    section.get("comment"), section.get("error"))
+    own = [f"{section['type']} {section['name']} is not in force: {section.get('error')}"
+           for section in failed if section.get("comment") == update.name]
     if own:
-        raise ParadropError("Error preparing host environment for chute: not in force: " + ", ".join(own))
+        raise ParadropError("Error preparing host environment for chute: " + "; ".join(own))
 
 
 def reloadQos(update: Update) -> None:

@@ -59,8 +59,9 @@ def imageSource(chute: str, service: Service, workdir: Path | None, fetched: Pat
 
 def createVolumeDirs(update: "UpdateObject") -> None:
     """Make the directories that the chute sees as /data and /paradrop. Those that are there keep what they hold."""
-    made = [path for path in (data_dir(update.name), system_dir(update.name)) if pdosq.makedirs(path)]
-    update.new.setCache("newVolumeDirs", made)
+    for path in (data_dir(update.name), system_dir(update.name)):
+        if pdosq.makedirs(path):
+            update.new.appendCache("newVolumeDirs", path)
 
 
 def abortCreateVolumeDirs(update: "UpdateObject") -> None:

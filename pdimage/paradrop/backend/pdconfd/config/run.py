@@ -34,6 +34,9 @@ READY_LIMIT = 5.0  # seconds for a daemon to write its pid file
 TERM_LIMIT = 4.0  # seconds after SIGTERM, and again after SIGKILL
 OUTPUT_LIMIT = 1 << 20  # bytes kept of what a program says
 
+WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHERS_WANTED = 1024  # each dnsmasq takes one and does not start without; the kernel's 128 are for all of root's
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -125,6 +128,7 @@ class Runner:
         for path in (effect.conf, *effect.leftovers):
             pdosq.makedirs(Path(path).parent)
         write_private(effect.conf, effect.text)
+        _let_many_watch_files()
         done = self.run(effect.argv)
         if done.status:
             return done
@@ -181,6 +185,15 @@ def write_private(path: str, text: str) -> None:
     with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         os.fchmod(descriptor, 0o600)
         file.write(text)
+
+
+def _let_many_watch_files() -> None:
+    """Raise the kernel's limit of inotify instances for each user, if it is lower than what 100 chutes need."""
+    try:
+        if int(WATCHERS.read_text()) < WATCHERS_WANTED:
+            WATCHERS.write_text(f"{WATCHERS_WANTED}\n")
+    except (OSError, ValueError) as error:
+        log.info("cannot raise %s: %s", WATCHERS, error)
 
 
 def _is_ours(pid: int, conf: str) -> bool:
