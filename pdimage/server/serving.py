@@ -31,19 +31,19 @@ from pdimage.server.worker import Worker
 
 log = logging.getLogger(__name__)
 
-HEAD_SECONDS = 15.0
 _PR_SET_PDEATHSIG = 1
 OWN_KEY = "Build server <build-server@localhost.invalid>"
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1, for clients that send the head of a request within HEAD_SECONDS, not byte by byte for ever."""
+    """HTTP/1.1, for clients that send the head of a request within ``head_seconds``, not byte by byte for ever."""
 
+    head_seconds = 15.0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.close)
+        self._head_timer = self.loop.call_later(self.head_seconds, transport.close)
 
     def on_headers_complete(self) -> None:
         self._forget()
@@ -52,7 +52,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -189,8 +189,9 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
 
 def configuration(settings: Settings, app: Any) -> uvicorn.Config:
     """Return how the application is served."""
+    protocol = type("Protocol", (Protocol,), {"head_seconds": settings.body_seconds})
     return uvicorn.Config(
-        app, http=Protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
+        app, http=protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies), limit_concurrency=settings.connections,
         timeout_keep_alive=15, timeout_graceful_shutdown=10)
