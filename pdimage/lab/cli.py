@@ -5,6 +5,7 @@ be used.
 """
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ def _verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Co
         @functools.wraps(function)
         def called(prefix: Path | None, **arguments: Any) -> Any:
             start_logging(False)
+            # a command that is interrupted amid QEMU's protocol leaves tasks that nobody asks for their end
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             return function(_found(prefix), **arguments)
 
         return command(name, **settings)(_prefix(called))

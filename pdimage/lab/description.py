@@ -143,7 +143,7 @@ def _disk(fields: Fields, directory: Path) -> dict[str, Any]:
     if "content" in disk and "fs" not in disk:
         fields.wrong("content", "needs a file system to lie in; add 'fs: ext4'")
     for kind, key in (("empty", "size"), ("file", "path"), ("nbd", "url")):
-        if disk["type"] == kind and key not in disk:
+        if disk["type"] == kind and key not in fields:
             fields.wrong(key, f"is needed for a disk of type {kind}")
     fields.close()
     return disk

@@ -4,13 +4,15 @@ It is the first process of a process namespace and has a network namespace: QEMU
 live in these. When it ends, for whatever reason, the kernel kills every process in the first and removes the second, so
 nothing of a lab can be left behind, not even by ``kill -9``.
 
-:mod:`pdimage.lab.keeping` starts it, as ``unshare … python keeper.py DIRECTORY [LIFELINE]``: this file uses nothing but
-the standard library. LIFELINE is a descriptor; when its other end is closed, which happens when the process that has it
-dies, the keeper ends. Requests come over the socket DIRECTORY/keeper, a JSON object a line, one answer each::
+:mod:`pdimage.lab.keeping` starts it, as ``unshare … python keeper.py DIRECTORY LIFELINE``: this file uses
+nothing but the standard library. LIFELINE is a descriptor; when its other end is closed, which happens when the process
+that has it dies, the keeper ends, unless it was told to stay. Requests come over the socket DIRECTORY/keeper, a JSON
+object a line, one answer each::
 
     {"do": "spawn", "name": …, "argv": […], "cwd": …, "log": …}   start a program          {"pid": …}
     {"do": "list"}                                               {"NAME": null or exit code, …}
     {"do": "kill", "name": …, "signal": …}                       and wait for its end      {}
+    {"do": "stay"}                                               mind the lifeline no longer                       {}
     {"do": "exit"}                                               end the environment
 """
 
@@ -34,6 +36,7 @@ class Keeper:
     def __init__(self) -> None:
         self.pids: dict[str, int] = {}
         self.codes: dict[str, int | None] = {}
+        self.stays = False
 
     def reap(self) -> None:
         """Take the exit codes of all that ended; as first process we inherit orphans as well."""
@@ -80,13 +83,16 @@ class Keeper:
                 return dict(self.codes)
             case {"do": "kill", "name": name, "signal": number}:
                 return self.kill(name, number)
+            case {"do": "stay"}:
+                self.stays = True
+                return {}
             case {"do": "exit"}:
                 raise SystemExit(0)
         return {"error": f"unknown request {request}"}
 
 
-def main(directory: str, lifeline: int | None) -> None:
-    """Answer requests until told to end, or until the lifeline breaks."""
+def main(directory: str, lifeline: int) -> None:
+    """Answer requests until told to end, or until the lifeline breaks before we were told to stay."""
     os.chdir(directory)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     keeper = Keeper()
@@ -94,8 +100,8 @@ def main(directory: str, lifeline: int | None) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("keeper")
         server.listen(16)
-        watched: list[Any] = [server, *([lifeline] if lifeline is not None else [])]
         while True:
+            watched: list[Any] = [server] if keeper.stays else [server, lifeline]
             ready = select.select(watched, [], [], 1.0)[0]
             keeper.reap()
             if lifeline in ready:
@@ -113,4 +119,4 @@ def serve(server: socket.socket, keeper: Keeper) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    main(sys.argv[1], int(sys.argv[2]))

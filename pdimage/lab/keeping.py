@@ -27,29 +27,42 @@ class Keeper:
         self.directory, self.logs = directory, logs
         self._lifeline: int | None = None
 
-    def start(self, *, bound: bool) -> None:
-        """Start it, if it does not run. If BOUND, the environment ends with this process, however that ends.
+    def start(self) -> bool:
+        """Start it, if it does not run; return whether it did not.
+
+        It ends with this process, however that ends, unless told to :meth:`stay`.
 
         :raises SystemSetup: this machine has no namespaces for us
         """
         if self.alive():
-            return
-        ends = os.pipe() if bound else ()
+            with contextlib.suppress(KeeperFailed):
+                self.programs()
+                return False
+            self._await_end()  # it is dying: whoever started it was killed
+        ours, lifeline = reversed(os.pipe())
         wanted = ["unshare", "--net", "--pid", "--fork", "--kill-child=SIGKILL"]
         if os.geteuid() != 0:
             wanted += ["--user", "--map-root-user"]
         argv = [*wanted, "--", sys.executable, "-I", str(Path(__file__).with_name("keeper.py")), str(self.directory),
-                *map(str, ends[:1])]
+                str(lifeline)]
         with (self.logs / "keeper.log").open("ab") as log:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                       pass_fds=ends[:1])
-        if ends:
-            os.close(ends[0])
-            self._lifeline = ends[1]
+                                       pass_fds=(lifeline,))
+        os.close(lifeline)
+        self._lifeline = ours
         process.returncode = 0  # nobody waits for it here: it outlives this process, or is ended through its socket
         (self.directory / "keeper.pid").write_text(f"{process.pid} {_started(process.pid)}")
-        self._await(process.pid)
-        self.run("ip", "link", "set", "dev", "lo", "up")
+        try:
+            self._await(process.pid)
+            self.run("ip", "link", "set", "dev", "lo", "up")
+        except BaseException:
+            self.stop()
+            raise
+        return True
+
+    def stay(self) -> None:
+        """Let it go on when this process ends."""
+        self._ask({"do": "stay"})
 
     def _await(self, pid: int) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -83,12 +96,15 @@ class Keeper:
         if pid is not None:
             with contextlib.suppress(KeeperFailed):
                 self._ask({"do": "exit"})
-            deadline = time.monotonic() + START_SECONDS
-            while self.alive() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            self._await_end()
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+
+    def _await_end(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def spawn(self, name: str, argv: Sequence[str | Path]) -> None:
         """Start a program in the namespaces, in DIRECTORY; what it prints goes to NAME.log.

@@ -133,10 +133,15 @@ class VM:
 
     def start(self) -> None:
         """Switch it on; nothing happens if it runs. It can be reached once :meth:`wait_for_ssh` returns."""
-        if not self.alive():
-            self.console.rotate()
-            self._switched_on = time.monotonic()
-            self._power_on(None)
+        with self._env.up():
+            if not self.alive():
+                self.switch_on()
+
+    def switch_on(self) -> None:
+        """Switch it on, in an environment that is :meth:`~pdimage.lab.virt.VirtEnv.up`."""
+        self.console.rotate()
+        self._switched_on = time.monotonic()
+        self.power_on(None)
 
     def stop(self) -> None:
         """Let it write what it holds back (as far as it answers), and pull the plug."""
@@ -149,8 +154,7 @@ class VM:
         """Shut it down in good order; after SECONDS the plug is pulled."""
         if not self.alive():
             return
-        systemd = not self.ssh(["test", "-d", "/run/systemd/system"], show_output=False)
-        self.ssh(["systemctl", "poweroff"] if systemd else ["busybox", "poweroff"], show_output=False)
+        self.ssh(_asking_the_first_program("poweroff"), show_output=False)
         deadline = time.monotonic() + seconds
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -166,14 +170,17 @@ class VM:
         """Push the reset button."""
         self.monitor.command("system_reset")
 
-    def _power_on(self, memory: Path | None) -> None:
+    def power_on(self, memory: Path | None) -> None:
+        """Start QEMU, to boot or to go on from what is in MEMORY.
+
+        :raises MachineFailed: QEMU does not come up
+        """
         keeper = self._env.keeper
-        keeper.start(bound=self._env.bound)
         for number, nic in enumerate(self.nics()):
             self._env.get_net(nic["net"]).plug(self._tap(number))
         keeper.spawn(self.name(), command_line(self._hardware(memory)))
         try:
-            self.monitor.await_running()
+            self.monitor.await_running(self.alive)
         except MonitorFailed as error:
             said = " ".join((Path(self._env.prefix.paths.logs()) / f"{self.name()}.log").read_text().splitlines()[-2:])
             raise MachineFailed(f"cannot start {self.name()}: {said or error}") from error
@@ -221,10 +228,10 @@ class VM:
             time.sleep(0.03)
         return boot
 
-    def reboot(self, command: str = "reboot", seconds: float = 300.0) -> None:
-        """Let it boot again, with COMMAND, and wait until it can be reached."""
+    def reboot(self, seconds: float = 300.0) -> None:
+        """Let it boot again, and wait until it can be reached."""
         boot = self.console.boot_id()
-        self.ssh(f"nohup setsid sh -c 'sleep 0.2; {command}' >/dev/null 2>&1 &", show_output=False)
+        self.ssh(_asking_the_first_program("reboot"), show_output=False)
         self.await_boot(boot, seconds)
         self.wait_for_ssh()
 
@@ -382,3 +389,6 @@ class VM:
         self._env.prefix.prepare(self)
 
 
+def _asking_the_first_program(what: str) -> str:
+    """Return a line of shell that has the machine ``reboot`` or ``poweroff``, whichever program runs it."""
+    return f"sync; if [ -d /run/systemd/system ]; then systemctl {what}; else busybox {what}; fi"

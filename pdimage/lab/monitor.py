@@ -3,10 +3,11 @@
 import base64
 import contextlib
 import json
+import logging
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from fussy.errors import FussyError
 from pdimage.lab import keeping
+
+# What it says of connections that fail is told by our own errors; we try again until QEMU is up.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 # Writing a gigabyte of memory into a file takes seconds, more on a busy machine.
 MIGRATION_SECONDS = 300.0
@@ -42,10 +46,10 @@ class Monitor:
         """Return how the machine is, such as ``running``, ``paused``, ``inmigrate``, ``postmigrate``."""
         return str(self.command("query-status")["status"])
 
-    def await_running(self, seconds: float = 30.0) -> None:
-        """Wait until QEMU answers.
+    def await_running(self, alive: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait until QEMU answers; ALIVE tells whether it runs at all.
 
-        :raises MonitorFailed: it does not in that time
+        :raises MonitorFailed: it has ended, or does not answer in that time
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -53,7 +57,7 @@ class Monitor:
                 self.status()
                 return
             except MonitorFailed:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or not alive():
                     raise
                 time.sleep(0.02)
 

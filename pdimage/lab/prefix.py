@@ -124,7 +124,8 @@ class Prefix:
         Keeper(Path(self.paths.virt()), Path(self.paths.logs())).stop()
         if self.initialized():
             for net in self.virt_env.get_nets().values():
-                subnet_lease.release_if_owned(net.gw(), self.paths.uuid())
+                if "gw" in net.spec:
+                    subnet_lease.release_if_owned(net.gw(), self.paths.uuid())
             Path(self.paths.prefix_lagofile()).unlink()
         self._virt_env = None
 
@@ -233,7 +234,7 @@ class Prefix:
         """
         for name, net in conf["nets"].items():
             if "gw" in net and not subnet_lease.is_leasable_subnet(net["gw"]):
-                raise RuntimeError(f"cannot use nets.{name}.gw: {net['gw']} is not in "
+                raise PrefixFailed(f"cannot use nets.{name}.gw: {net['gw']} is not in "
                                    f"192.168.{subnet_lease.MIN_SUBNET}.0 to 192.168.{subnet_lease.MAX_SUBNET}.0")
 
     def _allocate_subnets(self, conf: dict[str, Any]) -> list[str]:
@@ -302,6 +303,7 @@ class Prefix:
     def _modifications(self, vm: VM) -> Iterator[sysprep.Files]:
         spec = vm.spec
         yield sysprep.set_hostname(vm.name())
+        yield sysprep.set_machine_id(vm.virt_env().prefixed_name(vm.name()))
         yield sysprep.set_root_password(vm.root_password())
         yield sysprep.add_ssh_key(self.paths.ssh_id_rsa_pub())
         yield sysprep.set_host_key(Path(self.paths.virt(f"{vm.name()}.key")))

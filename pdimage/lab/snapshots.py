@@ -77,7 +77,7 @@ def revert(vm: "VM", name: str) -> None:
         vm.console.rotate()
         vm.console.path.write_text(f"lab-ready {kept['boot']}\n")
         memory = Path(kept["memory"])
-        vm._power_on(memory)
+        vm.power_on(memory)
         vm.monitor.load_memory(memory)
         vm.monitor.command("cont")
         vm.agent.set_time()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from fussy.errors import FussyError
-from pdimage.lab import utils
+from pdimage.lab import dirlock, utils
 from pdimage.lab.keeping import Keeper
 from pdimage.lab.utils import CommandStatus
 
@@ -43,21 +43,26 @@ class Session:
 
         :raises Unreachable: it can't be had after RETRIES attempts, made some tenths of a second apart
         """
-        for attempt in range(max(retries, 1)):
-            if self.connected():
-                return
-            if attempt:
-                time.sleep(0.3)
-            self.disconnect()
-            self.keeper.spawn(self.program, ["ssh", *self._options(), "-M", "-N", "-o", "ConnectTimeout=10",
-                                             self.destination])
-            deadline = time.monotonic() + 15
-            while self.keeper.runs(self.program) and time.monotonic() < deadline:
-                if self.connected():
+        with dirlock.held_file(self.keeper.directory / f"{self.name}.ssh.lock"):  # others may be connecting just now
+            for attempt in range(max(retries, 1)):
+                if attempt:
+                    time.sleep(0.3)
+                if self.connected() or self._connects():
                     return
-                time.sleep(0.03)
         raise Unreachable(f"cannot reach {self.name} by ssh: {self._said() or 'no answer'}; "
                           f"see what it printed with 'pdimage lab console {self.name}' or in {self.keeper.logs}")
+
+    def _connects(self) -> bool:
+        """Start a master connection; return whether it can be used."""
+        self.disconnect()
+        self.keeper.spawn(self.program, ["ssh", *self._options(), "-M", "-N", "-o", "ConnectTimeout=10",
+                                         self.destination])
+        deadline = time.monotonic() + 30
+        while self.keeper.runs(self.program) and time.monotonic() < deadline:
+            if self.connected():
+                return True
+            time.sleep(0.05)
+        return False
 
     def connected(self) -> bool:
         """Tell whether there is a live master connection."""

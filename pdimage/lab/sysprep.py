@@ -65,6 +65,11 @@ def set_hostname(hostname: str) -> Files:
     return _write_file("/etc/hostname", f"{hostname}\n")
 
 
+def set_machine_id(name: str) -> Files:
+    """Give the machine the identity (machine-id(5)) that follows from NAME, which no other machine must have."""
+    return _write_file("/etc/machine-id", f"{hashlib.sha256(name.encode()).hexdigest()[:32]}\n")
+
+
 def set_root_password(password: str) -> Files:
     """Give root this password, for logins at the console; it is hashed by the first program."""
     return {"/etc/lab/password": Entry.secret(password.encode())}

@@ -6,8 +6,14 @@ A configuration is what a LagoInitFile says: ``domains`` (machines, by name, wit
 from collections.abc import Iterator
 from typing import Any
 
+from fussy.errors import FussyError
+
 # The gateway has the first address; those before the first of a range for DHCP are for machines.
 FIRST_HOST, LAST_HOST = 2, 254
+
+
+class NoAddress(FussyError, RuntimeError):
+    """A card can't have the address that it wants, or there is none left."""
 
 
 def create_ip(subnet: str, index: int | str) -> str:
@@ -47,7 +53,7 @@ def add_nic_to_mapping(net: dict[str, Any], dom: dict[str, Any], nic: dict[str, 
 def register_preallocated_ips(conf: dict[str, Any]) -> None:
     """Note all addresses that are written in CONF.
 
-    :raises RuntimeError: one is not in its network, is the gateway's, or is there twice
+    :raises NoAddress: one is not in its network, is the gateway's, or is there twice
     """
     for name, number, nic in cards(conf):
         if "ip" not in nic:
@@ -55,17 +61,17 @@ def register_preallocated_ips(conf: dict[str, Any]) -> None:
         net, ip = conf["nets"][nic["net"]], nic["ip"]
         where = f"domains.{name}.nics[{number}].ip"
         if not ip_in_subnet(net["gw"], ip) or not FIRST_HOST <= int(ip.split(".")[3]) <= LAST_HOST:
-            raise RuntimeError(f"cannot use {where}: {ip} is no address for a machine in {net['name']}; "
-                               f"use {create_ip(net['gw'], FIRST_HOST)} to {create_ip(net['gw'], LAST_HOST)}")
+            raise NoAddress(f"cannot use {where}: {ip} is no address for a machine in {net['name']}; "
+                            f"use {create_ip(net['gw'], FIRST_HOST)} to {create_ip(net['gw'], LAST_HOST)}")
         if ip in net["mapping"].values():
-            raise RuntimeError(f"cannot use {where}: {ip} is there twice in {net['name']}")
+            raise NoAddress(f"cannot use {where}: {ip} is there twice in {net['name']}")
         add_nic_to_mapping(net, conf["domains"][name], nic)
 
 
 def allocate_ips_to_nics(conf: dict[str, Any]) -> None:
     """Give an address to each card that has none, in networks where machines get one.
 
-    :raises RuntimeError: a network has no address left
+    :raises NoAddress: a network has no address left
     """
     for name, _number, nic in cards(conf):
         net = conf["nets"][nic["net"]]
@@ -78,8 +84,8 @@ def allocate_ips_to_nics(conf: dict[str, Any]) -> None:
                 and (ip := create_ip(net["gw"], index)) not in taken)
         nic["ip"] = next(free, None)
         if nic["ip"] is None:
-            raise RuntimeError(f"cannot give {name} an address in {net['name']}: none is left; "
-                               "give DHCP a smaller range")
+            raise NoAddress(f"cannot give {name} an address in {net['name']}: none is left; "
+                            "give DHCP a smaller range")
         add_nic_to_mapping(net, conf["domains"][name], nic)
 
 

@@ -1,7 +1,8 @@
 """The virtual part of a prefix: its machines and networks, and the namespaces that they live in."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,19 +95,29 @@ class VirtEnv:
         If one fails, what this call has started is stopped again.
         """
         vms = [self.get_vm(name) for name in names] or list(self._vms.values())
-        was_alive = self.keeper.alive()
-        self.accel()
-        with utils.RollbackContext() as rollback:
-            if not was_alive:
-                rollback.prependDefer(self.keeper.stop)
-            self.keeper.start(bound=self.bound)
-            for net in self._nets.values():
-                net.start()
+        with self.up() as rollback:
             for vm in vms:
                 if not vm.alive():
-                    rollback.prependDefer(vm.stop)
-                    vm.start()
+                    rollback.prependDefer(vm.power_off)
+                    vm.switch_on()
             utils.invoke_in_parallel(VM.wait_for_ssh, vms)
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[utils.RollbackContext]:
+        """Have the namespaces and networks, made if need be; if the context fails what is new is gone again.
+
+        Until it has ended well they do not outlive this process; then they do, if the prefix is not bound.
+        """
+        self.accel()
+        with utils.RollbackContext() as rollback:
+            new = self.keeper.start()
+            if new:
+                rollback.prependDefer(self.keeper.stop)
+            for net in self._nets.values():
+                net.start()
+            yield rollback
+            if new and not self.bound:
+                self.keeper.stay()
             rollback.clear()
 
     def stop(self, names: Iterable[str] = ()) -> None:
@@ -122,11 +133,9 @@ class VirtEnv:
 
     def revert_snapshots(self, name: str) -> None:
         """Bring every machine back to its snapshot NAME."""
-        if any(vm.spec["snapshots"].get(name, {}).get("memory") for vm in self._vms.values()):
-            self.keeper.start(bound=self.bound)
-            for net in self._nets.values():
-                net.start()
-        utils.invoke_in_parallel(lambda vm: vm.revert_snapshot(name), self._vms.values())
+        running = any(vm.spec["snapshots"].get(name, {}).get("memory") for vm in self._vms.values())
+        with self.up() if running else contextlib.nullcontext():
+            utils.invoke_in_parallel(lambda vm: vm.revert_snapshot(name), self._vms.values())
 
     def get_nets(self) -> dict[str, Network]:
         """Return the networks by name."""

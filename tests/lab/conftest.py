@@ -18,14 +18,18 @@ from pdimage.lab import config
 from pdimage.pack import pack
 from tests.pdimage.workshop import python_packages
 
-# What the installer and the updater need beside Python.
-NEEDED = ("click", "python-gnupg", "msgspec", "backports.zstd", "tuf", "securesystemslib", "cryptography", "cffi",
-          "pycparser", "urllib3")
+# What the installer needs beside Python, and the updater.
+INSTALLER = ("click", "python-gnupg", "msgspec", "backports.zstd")
+UPDATER = ("tuf", "securesystemslib", "cryptography", "cffi", "pycparser", "urllib3")
 SIGNER = "lab@example.org"
 UPDATE = """product = "router"
 sources = ["http://gateway.lab/channel"]
 random_delay = 0
 """
+
+
+# What a firmware has beside the installer: texts (programs begin with "#!") and links, by path.
+Files = Mapping[str, str | Path]
 
 
 class Factory:
@@ -38,14 +42,17 @@ class Factory:
         self.place = place
         self.keys, self.keyring = place / "keys", place / "keyring"
         self.keys.mkdir(mode=0o700)
-        self.fussy("keys", "signing", f"Lab <{SIGNER}>")
+        self.signer = self.signing_key(SIGNER)
         self.device = self.fussy("keys", "keyring", str(self.keyring), "--signer", SIGNER, "--name", "router").strip()
         self.www = place / "www"
         self.www.mkdir()
         root = self.channel("init", "-p", "router", "--signer", SIGNER, "-e", self.device)
         shutil.copy(root.splitlines()[-1], self.keyring / "root.json")
-        self.packages = python_packages(place / "packages", NEEDED)
-        self.tree("installer", "1").rename(place / "installer")
+        self.packages = python_packages(place / "packages", INSTALLER)
+        opt = place / "opt"
+        (opt / "firmware").mkdir(parents=True)
+        updater = python_packages(place / "updater", UPDATER)
+        self.tree("installer", "1", overlay=[str(self.packages), str(updater)]).rename(opt / "fussy")
 
     @property
     def cache(self) -> Path:
@@ -59,15 +66,32 @@ class Factory:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def describe(self, name: str, version: str, files: Mapping[str, str] | None = None, **keys: Any) -> Path:
+    def next_keyring(self, *signers: str) -> Path:
+        """Make the routers' next keyring: the device's key stays, and SIGNERS (fingerprints) may sign from now on."""
+        ring = self.place / "ring-next"
+        shutil.copytree(self.keyring, ring, ignore=shutil.ignore_patterns("S.*"))
+        public = [self.fussy("keys", "export", signer) for signer in signers]
+        subprocess.run(["gpg", "--homedir", ring, "--batch", "--quiet", "--import"], input="".join(public), text=True,
+                       check=True, timeout=60, capture_output=True)
+        (ring / "signers").write_text("".join(f"{signer}\n" for signer in signers))
+        return ring
+
+    def signing_key(self, address: str) -> str:
+        """Make a key that signs; return its fingerprint."""
+        return self.fussy("keys", "signing", f"Lab <{address}>").splitlines()[-1]
+
+    def describe(self, name: str, version: str, files: Files | None = None, **keys: Any) -> Path:
         """Write the description of a firmware with these FILES in it, and more KEYS of a description."""
         directory = self.place / f"{name}-{version}"
         directory.mkdir(exist_ok=True)
         for path, content in (files or {}).items():
             file = directory / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
-            file.chmod(0o755 if content.startswith("#!") else 0o644)
+            if isinstance(content, Path):
+                file.symlink_to(content)
+            else:
+                file.write_text(content)
+                file.chmod(0o755 if content.startswith("#!") else 0o644)
         overlay = [str(self.packages), *([str(directory / "files")] if files else [])]
         description = directory / "image.yaml"
         description.write_text(yaml.safe_dump({
@@ -75,20 +99,20 @@ class Factory:
             "overlay": overlay, **keys}))
         return description
 
-    def tree(self, name: str, version: str, files: Mapping[str, str] | None = None, **keys: Any) -> Path:
+    def tree(self, name: str, version: str, files: Files | None = None, **keys: Any) -> Path:
         """Build a firmware; return its tree."""
         return build(check(self.describe(name, version, files, **keys)), self.place / "trees" / f"{name}-{version}",
                      cache=self.cache).tree
 
-    def bundle(self, name: str, version: str, files: Mapping[str, str] | None = None, signer: str = SIGNER,
-               **keys: Any) -> Path:
-        """Build and pack a firmware; return the bundle."""
+    def bundle(self, name: str, version: str, files: Files | None = None, signer: str = SIGNER,
+               engine: str | None = None, **keys: Any) -> Path:
+        """Build and pack a firmware, chutes with the Docker engine at ENGINE; return the bundle."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GNUPGHOME", str(self.keys))
             return Path(pack(check(self.describe(name, version, files, **keys)), self.place / "bundles",
-                             cache=self.cache, sign_with=signer, encrypt_for=[self.device]))
+                             cache=self.cache, engine=engine, sign_with=signer, encrypt_for=[self.device]))
 
-    def publish(self, name: str, version: str, files: Mapping[str, str] | None = None, *options: str,
+    def publish(self, name: str, version: str, files: Files | None = None, *options: str,
                 **keys: Any) -> None:
         """Build a firmware and offer it in the channel."""
         self.channel("add", "router", str(self.tree(name, version, files, **keys)), "-V", version, *options)
@@ -105,14 +129,11 @@ class Factory:
         for net in conf["nets"].values():
             if net["type"] == "nat":
                 net["serve"] = str(self.www)
-        opt = self.place / "opt"
-        if not opt.exists():
-            opt.mkdir()
-            shutil.copytree(self.place / "installer", opt / "fussy", symlinks=True)
         for domain in conf["domains"].values():
             domain["disks"] = [
                 {"type": "template", "name": "root"},
-                {"type": "empty", "name": "opt", "size": "1G", "fs": "ext4", "content": str(opt), "mount": "/opt"}]
+                {"type": "empty", "name": "opt", "size": "1G", "fs": "ext4", "mount": "/opt",
+                 "content": str(self.place / "opt")}]
             domain["files"] = {"/etc/fussy/keys": str(self.keyring), "/etc/fussy/update.toml": str(settings)}
 
 

@@ -44,8 +44,8 @@ def test_from_setup_to_a_bundle_that_a_router_accepts(work: Path) -> None:
     assert "builds@pdbuild.invalid" in verify_bundle(bundle, work / "keyring").signer.user_id
     assert {path.name for path in work.glob("router-2*")} == {
         bundle.name, *(f"{bundle.name}.{kind}" for kind in ("sbom.cdx.json", "licences.txt", "provenance.json"))}
-    for verb in ("up", "down", "connect", "install", "install_deps"):
-        assert "needs a virtual router" in pdbuild(work, verb, code=40)
+    for verb in ("connect", "install", "install_deps"):
+        assert "the virtual router does not run; run scripts/pdbuild.sh up" in pdbuild(work, verb, code=40)
 
 
 def test_the_verbs_are_told(work: Path) -> None:
