@@ -45,8 +45,9 @@ NO_DRIVER = "#!/bin/sh\n[ ! -e /etc/old-modem ] || { echo no driver for this mod
 
 
 def example(first: str) -> str:
-    """Return the literal block of README.rst after the line that ends with FIRST."""
-    found = re.search(re.escape(first) + r"::\n\n((?:    .*\n)+)", (CHECKOUT / "README.rst").read_text())
+    """Return the literal block of README.rst that follows the words FIRST."""
+    words = r"\s+".join(map(re.escape, first.split()))
+    found = re.search(words + r"::\n\n((?:    .*\n)+)", (CHECKOUT / "README.rst").read_text())
     assert found
     return re.sub("^    ", "", found[1], flags=re.MULTILINE)
 
