@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pdimage import compiler, tools
+from pdimage import compiler, threads, tools
 from pdimage.machine import Machine
 from pdimage.merge import merge, walk
 from pdimage.wheels import file_digest
@@ -35,10 +35,12 @@ def add(library: Path, cache: Path, machine: Machine) -> tuple[str, ...]:
     for path, _ in sorted(walk(library)):
         if path.endswith(".py") and (library / path).is_file():
             modules.setdefault(path.partition("/")[0], []).append(path)
-    return tuple(sorted(path for names in modules.values() for path in _compile(library, names, cache)))
+    compiled = threads.each(lambda names: _compiled(library, names, cache), list(modules.values()))
+    return tuple(sorted(path for ready in compiled for path in merge(ready, library, "compiled modules")))
 
 
-def _compile(library: Path, names: Sequence[str], cache: Path) -> tuple[str, ...]:
+def _compiled(library: Path, names: Sequence[str], cache: Path) -> Path:
+    """Return the directory in CACHE with the results for the modules NAMES of LIBRARY."""
     key = hashlib.sha256(importlib.util.MAGIC_NUMBER + sys.version.encode())
     for name in names:
         key.update(f"{file_digest(library / name)} {name}\0".encode())
@@ -52,4 +54,4 @@ def _compile(library: Path, names: Sequence[str], cache: Path) -> tuple[str, ...
                       what="compile Python modules")
             for path, mode in walk(directory):
                 (directory / path).chmod(0o755 if mode & 0o111 else 0o644)
-    return merge(ready, library, "compiled modules")
+    return ready

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
     return [*_doubles(image), *buildable.problems(image), *conflicts.problems(image), *_templates(image),
-            *_overlays(image), *_state(image), *_keyring(image)]
+            *_overlays(image), *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:
@@ -108,23 +108,25 @@ def overlay_files(directory: Path) -> Iterator[OverlayFile]:
 
 
 def _overlays(image: Image) -> Iterator[Mistake]:
-    for directory in image.overlay:
-        for item in overlay_files(directory):
-            if problem := _unusable(item):
-                yield Mistake(item.source, 0, "", problem)
+    items = [item for directory in image.overlay for item in overlay_files(directory)]
+    for item in items:
+        if problem := _unusable(item):
+            yield Mistake(item.source, 0, "", problem)
+    targets = [(item.target, item.source) for item in items if not item.is_directory]
+    targets += [(template.target, str(template.source)) for template in image.templates]
+    yield from _state(image, targets)
 
 
-def _state(image: Image) -> Iterator[Mistake]:
+def _state(image: Image, targets: Iterable[tuple[str, str]]) -> Iterator[Mistake]:
     """Yield files that would be linked over what lasts on the router, such as what its owner has set."""
     uci = image.settings.get("UCI_CONFIG_DIR", runtime.UCI_CONFIG_DIR)
     kept = [Path(path) for path in (uci, *image.persistent)]
-    targets = [(item.target, item.source) for directory in image.overlay for item in overlay_files(directory)
-               if not item.is_directory]
-    targets += [(template.target, str(template.source)) for template in image.templates]
     for target, source in targets:
+        if not target.startswith("etc/"):
+            continue
         place = Path("/", target)
         for path in kept:
-            if target.startswith("etc/") and place.is_relative_to(path):
+            if place.is_relative_to(path):
                 yield Mistake(source, 0, "", f"would take the place of {place}, but {path} is the router's own and "
                               "lasts through upgrades; let a hook write it where it is missing")
 

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from paradrop.lib.errors import ParadropError
 from paradrop.lib.utils import dockerbuild
 from paradrop.lib.utils.carried import REFERENCE, normal
 from paradrop.lib.utils.dockerclient import DockerError, translated
-from pdimage import treefiles
+from pdimage import buildkeys, treefiles
 from pdimage.components import Component
 from pdimage.description import ChuteSource
 from pdimage.errors import PartFailed
@@ -143,20 +144,32 @@ def _build(chute: ChuteSource, service: Service, blobs: Blobs, client: Any) -> O
     output: list[str] = []
     what = f"cannot build the container of {chute.name} from {chute.path}"
     try:
-        image = dockerbuild.obtain(client, imageSource(chute.name, service, chute.path), output.append)
         time = treefiles.epoch()
-        key = f"{image.id.removeprefix('sha256:')}-{time}"
-        if known := blobs.known(key):
+        source = imageSource(chute.name, service, chute.path)
+        made_from = buildkeys.key(source, partial(dockerbuild.find, client), time)
+        if made_from and (known := blobs.known(made_from)):
             return known
-        with tempfile.TemporaryDirectory(dir=blobs.root) as directory:
-            archive = Path(directory, f"{chute.name}.tar")
-            with archive.open("wb") as file:
-                for block in _saved(client, image.id, what):
-                    file.write(block)
-            return blobs.take(archive, key, time)
+        image = dockerbuild.obtain(client, source, output.append)
+        found = _taken(client, image.id, chute.name, blobs, time, what)
+        if made_from and made_from == buildkeys.key(source, partial(dockerbuild.find, client), time):
+            blobs.name(made_from, found)  # nobody has changed it meanwhile
+        return found
     except ParadropError as error:
         lines = last_lines(_COLOUR.sub("", "".join(output)))
         raise PartFailed(f"{what}: {error.message}" + (f"\n{lines}" if lines else "")) from error
+
+
+def _taken(client: Any, image: str, chute: str, blobs: Blobs, time: int, what: str) -> OciImage:
+    """Take an image of the engine into the cache."""
+    key = f"{image.removeprefix('sha256:')}-{time}"
+    if known := blobs.known(key):
+        return known
+    with tempfile.TemporaryDirectory(dir=blobs.root) as directory:
+        archive = Path(directory, f"{chute}.tar")
+        with archive.open("wb") as file:
+            for block in _saved(client, image, what):
+                file.write(block)
+        return blobs.take(archive, key, time)
 
 
 def _saved(client: Any, image: str, what: str) -> Iterator[bytes]:

@@ -81,6 +81,10 @@ class Blobs:
         assert found is not None
         return found
 
+    def name(self, key: str, image: OciImage) -> None:
+        """Have another key stand for an image that is here."""
+        self._note("images", key, image.manifest)
+
     def forget(self, digest: str) -> None:
         """Drop a blob that is damaged; what needs it is made anew."""
         self.path(digest).unlink(missing_ok=True)

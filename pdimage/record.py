@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import fussy
-from pdimage import licences, sbom, tools, treefiles
+from pdimage import licences, sbom, threads, tools, treefiles
 from pdimage.components import Component
 from pdimage.machine import Machine
 from pdimage.merge import walk
@@ -134,17 +134,16 @@ def digest(path: Path) -> str:
     """Return the SHA-256 in hex of a file or a directory (see above)."""
     if not path.is_dir():
         return file_digest(path)
-    lines = hashlib.sha256()
-    for name, mode in sorted(walk(path)):
-        lines.update(f"{_line(path / name, mode)} {name}\n".encode(errors="surrogateescape"))
-    return lines.hexdigest()
+    top = os.fspath(path)
+    lines = threads.each(lambda item: f"{_line(os.path.join(top, item[0]), item[1])} {item[0]}\n", sorted(walk(path)))
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def _line(path: Path, mode: int) -> str:
+def _line(path: str, mode: int) -> str:
     if stat.S_ISLNK(mode):
         return f"l - {hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()}"
     if stat.S_ISREG(mode):
-        return f"f {'x' if mode & 0o100 else '-'} {file_digest(path)}"
+        return f"f {'x' if mode & 0o100 else '-'} {file_digest(Path(path))}"
     return f"{'d' if stat.S_ISDIR(mode) else '?'} - -"
 
 

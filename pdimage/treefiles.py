@@ -4,8 +4,9 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from pdimage import threads
 
 # The time of all files where SOURCE_DATE_EPOCH is not set: 1980-01-01, the first that zip archives can hold.
 EPOCH = 315532800
@@ -13,7 +14,6 @@ EPOCH = 315532800
 PRIVATE = "etc/fussy/keys"
 # Debian packages say what modes their files have, such as the setuid bit.
 _MODES_KEPT = "debian"
-_COPIERS = 4
 
 
 def write(tree: Path, target: str, content: bytes | str, mode: int = 0o644) -> None:
@@ -31,18 +31,17 @@ def copy(tree: Path, target: str, source: Path) -> None:
 def copy_all(tree: Path, directories: Sequence[str], files: Mapping[str, str]) -> None:
     """Make DIRECTORIES of TREE, then copy FILES (sources by their place in the tree) into them.
 
-    What was there before is replaced. The files' directories must be among DIRECTORIES, or TREE itself.
+    What was there before is replaced. The directories that others lie in come first; TREE itself need not be named.
     """
-    for directory in directories:
-        make_directory(tree, directory)
     top = os.fspath(tree)
-    places = [(source, os.path.join(top, target)) for target, source in files.items()]
-    for _, place in places:
-        _clear(place)
-    # disks answer several readers sooner than one
-    with ThreadPoolExecutor(_COPIERS) as pool:
-        for _ in pool.map(lambda pair: _copy(*pair), places):
-            pass  # an error of a thread is raised here
+    for directory in directories:
+        _have_directory(os.path.join(top, directory))
+    threads.each(lambda item: _replace(item[1], os.path.join(top, item[0])), list(files.items()))
+
+
+def _replace(source: str, place: str) -> None:
+    _clear(place)
+    _copy(source, place)
 
 
 def _copy(source: str, place: str) -> None:
@@ -55,13 +54,20 @@ def _copy(source: str, place: str) -> None:
 
 def make_directory(tree: Path, target: str) -> Path:
     """Have the directory TARGET in TREE; whatever else is there is replaced, and no link is followed."""
-    path = tree
+    path = os.fspath(tree)
     for name in target.split("/"):
-        path /= name
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            path.unlink()
-        path.mkdir(exist_ok=True)
-    return path
+        path = os.path.join(path, name)
+        _have_directory(path)
+    return Path(path)
+
+
+def _have_directory(path: str) -> None:
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            os.mkdir(path)
 
 
 def _cleared(tree: Path, target: str) -> Path:
@@ -98,9 +104,9 @@ def normalise(tree: Path, time: int, modes: Mapping[str, int]) -> None:
     """
     root = os.geteuid() == 0
     for directory, names, files in os.walk(tree, topdown=False):
-        inside = os.path.relpath(directory, tree)
+        inside = os.fspath(directory).removeprefix(os.fspath(tree)).lstrip("/")
         for name in (*files, *names):
-            target = os.path.normpath(os.path.join(inside, name))
+            target = os.path.join(inside, name)
             _normalise(os.path.join(directory, name), target, time, root, modes.get(target))
     _normalise(os.fspath(tree), ".", time, root, None)
 

@@ -1,4 +1,4 @@
-"""Measures packing and installing against plain tools, on one machine, in paired runs; and the router's runtime."""
+"""Measures packing and installing against plain tools, in paired runs on one machine; building images; the runtime."""
 
 import argparse
 import dataclasses
@@ -146,12 +146,12 @@ def single_checks() -> list[Check]:
     ]
 
 
-def checks_of(script: str) -> list[Check]:
+def checks_of(program: str, *arguments: str | Path) -> list[Check]:
     """Measure in a process of its own, whose memory, network namespaces and settings are not ours."""
-    done = subprocess.run([sys.executable, Path(__file__).with_name(script)], stdout=subprocess.PIPE, text=True,
-                          check=False)
+    done = subprocess.run([sys.executable, Path(__file__).with_name(program), *arguments], stdout=subprocess.PIPE,
+                          text=True, check=False)
     if done.returncode:
-        raise JobFailed(f"tests/bench/{script} ended with exit code {done.returncode}; see above")
+        raise JobFailed(f"tests/bench/{program} ended with exit code {done.returncode}; see above")
     return [Check(**fields) for fields in json.loads(done.stdout)]
 
 
@@ -164,9 +164,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, default=5, help="paired runs of each job (default: 5)")
     parser.add_argument("--only", action="append", default=[],
-                        choices=["pack", "install", "first install", "single", "plain", "runtime"],
+                        choices=["pack", "install", "first install", "single", "plain", "images", "runtime"],
                         help="measure this alone (single: what is no comparison; plain: the plain tools without our "
-                        "commands; runtime: the router's runtime); may be repeated")
+                        "commands; images: building them; runtime: the router's runtime); may be repeated")
     parser.add_argument("--peers", action="store_true", help="measure OSTree and casync too (Debian packages)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where trees and results are kept")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
@@ -185,7 +185,8 @@ def main() -> None:
     options.folder.mkdir(exist_ok=True)
     available = installed_commands()
     jobs = chosen(options.only, options.peers, available)
-    trees = make_trees(options.folder) if jobs else ""
+    images = wanted(options.only, "images")
+    trees = make_trees(options.folder) if jobs or images else ""
     load = os.getloadavg()[0]
     if load > BUSY:
         print(f"the load average is {load:.1f}: something else runs here, do not trust the times", file=sys.stderr)
@@ -193,6 +194,7 @@ def main() -> None:
         taken = measure_jobs(options.folder, jobs, options.rounds) if jobs else {}
         checks = single_checks() if "fussy-install" in available and wanted(options.only, "single") else []
         checks += checks_of("updates.py") if wanted(options.only, "single") else []
+        checks += checks_of("images.py", options.folder) if images else []
         checks += checks_of("runtime.py") if wanted(options.only, "runtime") else []
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")

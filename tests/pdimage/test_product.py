@@ -101,28 +101,6 @@ def test_platform_and_chutes_go_forward_and_back_as_one(
     assert "web" in done.stdout, done.stderr
 
 
-def test_a_rebuild_with_one_changed_chute_is_quick_and_shares_the_rest(
-        workshop: Workshop, builder: Engine, packages: Path) -> None:
-    names = [f"c{i}" for i in range(4)]
-    for name in names:
-        workshop.file(f"{name}/Dockerfile", f"FROM busybox\nRUN echo {name} > /name; sleep 2\n")
-        workshop.file(f"{name}/config.yaml", f"name: {name}\ndockerfile: {{local: Dockerfile}}\n")
-    workshop.describe({"name": "r", "version": "1", "chutes": [{"path": name} for name in names]})
-    command = [sys.executable, "-m", "pdimage", "build", workshop.place / "image.yaml", "--cache", workshop.place / "c",
-               "--engine", builder.url, "-o"]
-    seconds = []
-    for tree in ("one", "two"):
-        start = time.monotonic()
-        subprocess.run([*command, workshop.place / tree], check=True, timeout=300, capture_output=True)
-        seconds.append(time.monotonic() - start)
-        workshop.file("c0/extra", "changed")
-        workshop.file("c0/Dockerfile", "FROM busybox\nRUN echo c0 > /name; sleep 2\nCOPY extra /extra\n")
-    assert seconds[1] < 0.4 * seconds[0], seconds
-    one, two = ({path.name for path in (workshop.place / tree).glob("share/oci/blobs/sha256/*")}
-                for tree in ("one", "two"))
-    assert len(one & two) >= len(one) - 2
-
-
 def test_a_chute_that_cannot_be_built_shows_the_end_of_its_output_and_leaves_no_tree(
         workshop: Workshop, builder: Engine) -> None:
     workshop.file("bad/Dockerfile", "FROM busybox\nRUN echo compiling && echo 'no such header' >&2 && exit 7\n")
