@@ -1,6 +1,6 @@
 # What the stand-in does: standin.sh info | manifest | package_list | image, with PROFILE, PACKAGES, FILES, BIN_DIR and
 # EXTRA_IMAGE_NAME from make. `packages.txt` has lines NAME VERSION BYTES NEEDS CONFLICTS. A build waits while there is a
-# file `hold` in the directory that the file `origin` names.
+# file `hold` in the directory that the file `origin` names, and runs the script `spy` from there.
 set -eu
 
 # fact NAME FIELD: prints a field of a package, fails if there is no such package.
@@ -44,6 +44,7 @@ list=$(for name in $all; do echo "$name - $(fact "$name" 2)"; done)
 [ "$1" = image ] || { echo "$list"; exit; }
 echo "Building images for ath79 - $PROFILE"
 while [ -e "$(cat origin)/hold" ]; do sleep 0.05; done
+[ ! -e "$(cat origin)/spy" ] || sh "$(cat origin)/spy" 2>&1
 echo "$PROFILE" >> built
 case " $(echo $all) " in *" broken "*) echo "cannot make broken"; exit 1 ;; esac
 size=0
