@@ -1,4 +1,4 @@
-"""Measures packing and installing against plain tools, in paired runs on one machine; building images; the runtime."""
+"""Measures packing and installing against plain tools, in paired runs on one machine; images; runtime; build server."""
 
 import argparse
 import dataclasses
@@ -149,7 +149,7 @@ def single_checks() -> list[Check]:
 def checks_of(program: str, *arguments: str | Path) -> list[Check]:
     """Measure in a process of its own, whose memory, network namespaces and settings are not ours."""
     done = subprocess.run([sys.executable, Path(__file__).with_name(program), *arguments], stdout=subprocess.PIPE,
-                          text=True, check=False)
+                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
     if done.returncode:
         raise JobFailed(f"tests/bench/{program} ended with exit code {done.returncode}; see above")
     return [Check(**fields) for fields in json.loads(done.stdout)]
@@ -164,9 +164,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, default=5, help="paired runs of each job (default: 5)")
     parser.add_argument("--only", action="append", default=[],
-                        choices=["pack", "install", "first install", "single", "plain", "images", "runtime"],
+                        choices=["pack", "install", "first install", "single", "plain", "images", "runtime", "server"],
                         help="measure this alone (single: what is no comparison; plain: the plain tools without our "
-                        "commands; images: building them; runtime: the router's runtime); may be repeated")
+                        "commands; images: building them; runtime: the router's runtime; server: the build server); "
+                        "may be repeated")
     parser.add_argument("--peers", action="store_true", help="measure OSTree and casync too (Debian packages)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where trees and results are kept")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
@@ -196,6 +197,7 @@ def main() -> None:
         checks += checks_of("updates.py") if wanted(options.only, "single") else []
         checks += checks_of("images.py", options.folder) if images else []
         checks += checks_of("runtime.py") if wanted(options.only, "runtime") else []
+        checks += checks_of("server.py") if wanted(options.only, "server") else []
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")
     found = rows(jobs, taken)
