@@ -313,7 +313,9 @@ class VM:
         """
         local, session = Path(local_path).absolute(), self._live_session()
         directory, _, name = remote_path.rstrip("/").rpartition("/")
-        send = [*session.command_line(), "--", f"tar -C {shlex.quote(directory or '/')} -c {shlex.quote(name or '.')}"]
+        # a link to a file is followed, those inside a directory are copied as they are
+        line = f"[ -d {shlex.quote(remote_path)} ] || set -- -h; tar -C {shlex.quote(directory or '/')} -c \"$@\" "
+        send = [*session.command_line(), "--", line + shlex.quote(name or ".")]
         received = local.with_name(f".{local.name}.receiving")
         received.mkdir(parents=True)
         with utils.RollbackContext() as rollback:

@@ -68,8 +68,12 @@ class Session:
         """Tell whether there is a live master connection."""
         if not (self.keeper.directory / f"{self.name}.ssh").exists():
             return False
-        return subprocess.run(["ssh", *self._options(), "-O", "check", self.destination], cwd=self.keeper.directory,
-                              stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60).returncode == 0
+        argv = ["ssh", *self._options(), "-O", "check", self.destination]
+        try:
+            return subprocess.run(argv, cwd=self.keeper.directory, stdin=subprocess.DEVNULL, capture_output=True,
+                                  check=False, timeout=60).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def disconnect(self) -> None:
         """End the master connection, and with it all sessions over it."""

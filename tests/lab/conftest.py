@@ -83,7 +83,8 @@ class Factory:
     def describe(self, name: str, version: str, files: Files | None = None, **keys: Any) -> Path:
         """Write the description of a firmware with these FILES in it, and more KEYS of a description."""
         directory = self.place / f"{name}-{version}"
-        directory.mkdir(exist_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
         for path, content in (files or {}).items():
             file = directory / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from fussy.errors import FussyError, SystemSetup
 from pdimage.errors import Mistakes
-from pdimage.lab import config, description, dirlock, subnet_lease, topology, utils
+from pdimage.lab import config, description, dirlock, subnet_lease, sysprep, topology, utils
 from pdimage.lab.templates import TemplateFailed, TemplateRepository, TemplateStore
 from pdimage.lab.utils import CommandStatus, RollbackContext, VectorThread
 
@@ -232,3 +233,32 @@ def test_a_setting_that_is_wrong_says_what_to_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PDIMAGE_LAB_LEASE_DIR", str(tmp_path / "file/leases"))
     with pytest.raises(SystemSetup, match="name another directory in PDIMAGE_LAB_LEASE_DIR"):
         subnet_lease.acquire(uuid_of(tmp_path, "prefix"))
+
+
+# What makes a machine
+
+
+def test_the_seed_of_a_machine_is_an_archive_that_other_programs_read(tmp_path: Path) -> None:
+    keyring = tmp_path / "keyring"
+    keyring.mkdir(mode=0o700)
+    (keyring / "key").write_text("secret")
+    (keyring / "key").chmod(0o600)
+    mods = [sysprep.set_hostname("router"), sysprep.mount_disks({"opt": "/opt"}),
+            sysprep.config_net_interface_static("eth0", "54:52:c0:a8:c8:02", "192.168.200.2/24", "192.168.200.1"),
+            sysprep._upload_file(keyring, "/etc/fussy/keys")]
+    seed = sysprep.sysprep(tmp_path / "disk", mods)
+
+    subprocess.run(["bsdtar", "-x", "-f", seed, "-C", tmp_path], check=True, timeout=60)
+    root = tmp_path / "seed"
+    assert (root / "etc/hostname").read_text() == "router\n"
+    assert (root / "etc/lab/mounts").read_text() == "opt /opt\n"
+    assert (root / "etc/lab/network/eth0").read_text() == "54:52:c0:a8:c8:02 192.168.200.2/24 192.168.200.1\n"
+    modes = [(root / path).stat().st_mode & 0o7777 for path in ("etc/fussy/keys", "etc/fussy/keys/key")]
+    assert modes == [0o700, 0o600]
+    assert os.access(tmp_path / "init", os.X_OK)
+
+    changed = (root / "etc/lab/seed").read_text()
+    sysprep.sysprep(tmp_path / "disk", [*mods, sysprep.set_hostname("other")])
+    subprocess.run(["bsdtar", "-x", "-f", seed, "-C", tmp_path], check=True, timeout=60)
+    assert (root / "etc/hostname").read_text() == "other\n"
+    assert (root / "etc/lab/seed").read_text() != changed
