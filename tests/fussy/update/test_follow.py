@@ -1,10 +1,13 @@
 """A router follows a channel made by fussy-publish: what it installs, how it gets it, what it says."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fussy.errors import SystemSetup
+from fussy.updating import fetching
 from tests.fussy.channels import Channel
 from tests.fussy.conftest import Keys
 
@@ -42,3 +45,41 @@ def test_the_first_release_then_a_delta_then_nothing_new(channel: Channel, serve
     assert router.update(expect="nothing-new").exit_code == 0
     assert server.requests == ["metadata/timestamp.json"]
     assert list((router.private / "downloads").iterdir()) == []
+
+
+def test_while_a_release_is_on_trial_nothing_else_is_installed(channel: Channel, server: Server,
+                                                               router: Router) -> None:
+    channel.add(1)
+    router.update(expect="updated")
+    channel.add(2, trial={"confirm": "hand", "seconds": 3600})
+    assert router.update(expect="updated").line.endswith("; it is on trial now")
+    channel.add(3)
+    server.requests.clear()
+    waits = router.update(insist=True, expect="on-trial")
+    assert (waits.exit_code, server.requests, router.current()) == (12, [], "firmware-2")
+    router.run(verb="confirm")
+    router.update(expect="updated")
+    assert router.current() == "firmware-3"
+
+
+def test_a_release_taken_back_in_its_trial_is_not_tried_again(channel: Channel, router: Router) -> None:
+    channel.add(1)
+    router.update(expect="updated")
+    channel.add(2, trial={"confirm": "hand", "seconds": 3600})
+    router.update(expect="updated")
+    assert "firmware-1" in router.run("--reason", "the Wi-Fi is slow", verb="reject")
+    assert router.current() == "firmware-1"
+    assert router.update(expect="refused").exit_code == 26
+
+
+def test_files_of_the_channel_for_others(channel: Channel, router: Router) -> None:
+    """What self-repair asks for: the parts of a release, each whole and verified."""
+    channel.add(1, "--parts")
+    offered = fetching.offers(router.found, router.settings, router.keyring)
+    part = next(offer for offer in offered if offer.kind == "part")
+    file = fetching.fetch(router.found, router.settings, part, router.keyring)
+    assert file.is_relative_to(router.target)
+    assert hashlib.file_digest(file.open("rb"), "sha256").hexdigest() == file.name
+    channel("withdraw", "router", "firmware-1")
+    with pytest.raises(SystemSetup, match="does not offer it any more"):
+        fetching.fetch(router.found, router.settings, part, router.keyring)
