@@ -69,7 +69,8 @@ def build(
         progress("lists")
         sbom.write(tree, image, components)
         licences.write(tree, image, components)
-        record.write(tree, image, components, _inputs(image), base=image.sources[0].parent, machine=image.machine,
+        base = image.sources[0].parent if image.sources else Path("/")
+        record.write(tree, image, components, _inputs(image), base=base, machine=image.machine,
                      parameters={"board": image.board or "", **{
                          name: str(value) for name, value in sorted(image.variables.items())}})
         modes = {template.target: template.mode for template in image.templates}
