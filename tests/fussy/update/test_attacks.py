@@ -4,7 +4,6 @@ After each of them the router has what it had, and goes on when an honest source
 """
 
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,12 +23,6 @@ BIG = 2**31 - 1
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "channel")
-
-
-@pytest.fixture
-def server(repository: Repository, tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path / "channel") as started:
-        yield started
 
 
 @pytest.fixture

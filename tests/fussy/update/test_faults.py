@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,29 +18,17 @@ from tests.fussy.conftest import Keys
 
 from .router import Router
 from .simulator import Repository
-from .web import Answer, Server, serving, wait_for
+from .web import Answer, Server, wait_for
 
 FAILS = "#!/bin/sh\n[ \"$2\" = True ]\n"
 FAILS_TOO = "#!/bin/sh\n[ ! -e \"$FUSSY_TARGET/broken\" ]\n"
 
 
 @pytest.fixture
-def channel(tmp_path: Path, keys: Keys) -> Channel:
-    made = Channel(tmp_path, keys)
-    made.init()
-    made.add(1)
-    return made
-
-
-@pytest.fixture
-def server(channel: Channel) -> Iterator[Server]:
-    with serving(channel.where.channel) as started:
-        yield started
-
-
-@pytest.fixture
-def router(tmp_path: Path, keys: Keys, channel: Channel, server: Server) -> Router:
-    return Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url)
+def channel(channel: Channel) -> Channel:
+    """A channel with a release."""
+    channel.add(1)
+    return channel
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

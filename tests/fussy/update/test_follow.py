@@ -1,36 +1,15 @@
 """A router follows a channel made by fussy-publish: what it installs, how it gets it, what it says."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fussy.errors import SystemSetup
 from fussy.updating import fetching
 from tests.fussy.channels import Channel
-from tests.fussy.conftest import Keys
 
 from .router import Router
-from .web import Server, serving
-
-
-@pytest.fixture
-def channel(tmp_path: Path, keys: Keys) -> Channel:
-    made = Channel(tmp_path, keys)
-    made.init()
-    return made
-
-
-@pytest.fixture
-def server(channel: Channel) -> Iterator[Server]:
-    with serving(channel.where.channel) as started:
-        yield started
-
-
-@pytest.fixture
-def router(tmp_path: Path, keys: Keys, channel: Channel, server: Server) -> Router:
-    return Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url)
+from .web import Server
 
 
 def test_the_first_release_then_a_delta_then_nothing_new(channel: Channel, server: Server, router: Router) -> None:

@@ -3,7 +3,6 @@
 import doctest
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.fussy.conftest import Keys
 
 from .router import Router
 from .simulator import Repository
-from .web import Server, serving
+from .web import Server
 
 
 @pytest.fixture
@@ -25,12 +24,6 @@ def repository(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "channel")
     made.offer("1.0")
     return made
-
-
-@pytest.fixture
-def server(repository: Repository, tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path / "channel") as started:
-        yield started
 
 
 @pytest.fixture
