@@ -51,7 +51,7 @@ class Keeper:
         os.close(lifeline)
         self._lifeline = ours
         process.returncode = 0  # nobody waits for it here: it outlives this process, or is ended through its socket
-        (self.directory / "keeper.pid").write_text(f"{process.pid} {_started(process.pid)}")
+        (self.directory / "keeper.pid").write_text(f"{process.pid} {started(process.pid)}")
         try:
             self._await(process.pid)
             self.run("ip", "link", "set", "dev", "lo", "up")
@@ -84,11 +84,11 @@ class Keeper:
     def pid(self) -> int | None:
         """The process that is in its network namespace, None if it does not run."""
         try:
-            pid, started = map(int, (self.directory / "keeper.pid").read_text().split())
+            pid, start = map(int, (self.directory / "keeper.pid").read_text().split())
         except (OSError, ValueError):
             return None
         _reap(pid)
-        return pid if _started(pid) == started else None
+        return pid if started(pid) == start else None
 
     def stop(self) -> None:
         """End it, with all that runs in it. Nothing happens if it does not run."""
@@ -189,7 +189,7 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def _started(pid: int) -> int | None:
+def started(pid: int) -> int | None:
     """Return when a process was started, in ticks since the machine's boot; process ids are used again."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

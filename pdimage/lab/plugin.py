@@ -65,8 +65,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End all environments."""
+    from pdimage.lab import temporary
+
     for prefix in config.stash[_shared].values():
-        prefix.destroy()
+        temporary.discard(prefix)
 
 
 def missing() -> str | None:
@@ -92,6 +94,7 @@ def lab(request: pytest.FixtureRequest, lab_configure: Callable[[dict[str, Any]]
         lab_prepare: Callable[["Prefix"], object]) -> "Prefix":
     """The environment that the test's marker describes, with all machines up."""
     from fussy.errors import SystemSetup
+    from pdimage.lab import temporary
 
     if reason := missing():
         pytest.skip(reason)
@@ -101,7 +104,7 @@ def lab(request: pytest.FixtureRequest, lab_configure: Callable[[dict[str, Any]]
         shared[key].revert_snapshots(START)
         return shared[key]
     for other in list(shared):  # memory for those that are needed now
-        shared.pop(other).destroy()
+        temporary.discard(shared.pop(other))
     try:
         shared[key] = _started(*key, lab_configure, lab_prepare)
     except SystemSetup as error:
@@ -134,14 +137,14 @@ def _wanted(item: pytest.Item) -> tuple[str, str]:
 def _started(directory: Path, description: str, machine: str, configure: Callable[[dict[str, Any]], object],
              prepare: Callable[["Prefix"], object]) -> "Prefix":
     from pdimage.lab import description as reading
-    from pdimage.lab.prefix import Prefix
+    from pdimage.lab import temporary
 
     if description:
         conf = reading.load(directory.parent / description)
     else:
         keys = dict(ast.literal_eval(machine))
         conf = {"nets": {"wan": {"type": "nat"}}, "domains": {"router": {"nics": [{"net": "wan"}], **keys}}}
-    prefix = Prefix(Path(tempfile.mkdtemp(prefix="lab-", dir="/var/tmp")) / "prefix", bound=True)
+    prefix = temporary.make()
     try:
         prefix.initialize()
         configure(conf)
@@ -150,6 +153,6 @@ def _started(directory: Path, description: str, machine: str, configure: Callabl
         prepare(prefix)
         prefix.create_snapshots(START)
     except BaseException:
-        prefix.destroy()
+        temporary.discard(prefix)
         raise
     return prefix

@@ -74,7 +74,7 @@ class Prefix:
                 Path(self._prefix).mkdir(parents=True, mode=0o755)
             except OSError as error:
                 raise PrefixFailed(f"cannot make the environment {self._prefix}: {error.strerror}; "
-                                   "destroy it first, or use another directory") from error
+                                   "use another directory, or delete it: 'pdimage lab destroy --prefix …'") from error
             rollback.prependDefer(shutil.rmtree, self._prefix, ignore_errors=True)
             for directory in (self.paths.images(), self.paths.logs(), self.paths.virt()):
                 Path(directory).mkdir()

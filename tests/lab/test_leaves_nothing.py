@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdimage.lab import brctl, plugin
+from pdimage.lab import brctl, plugin, temporary
 
 pytestmark = pytest.mark.lab
 
@@ -21,6 +21,23 @@ nets: {wan: {type: nat, dhcp: {}}, lan: {type: bridge}}
 domains:
   one: {nics: [{net: wan}, {net: lan}], memory: 256}
   two: {nics: [{net: wan}, {net: lan}], memory: 256}
+"""
+
+# A test that never ends; its environment is in the directory of ours.
+KILLED = """
+import time
+from pathlib import Path
+
+import pytest
+
+from pdimage.lab import temporary
+
+temporary.PLACE = Path("{place}")
+
+
+@pytest.mark.lab(memory=256)
+def test_something(router):
+    time.sleep(600)
 """
 
 
@@ -131,3 +148,22 @@ def test_a_start_that_fails_leaves_nothing_and_can_be_tried_again(environment: E
     environment.check_nothing_runs(namespaces)
     assert not (environment.directory / ".lab").exists()
     assert not [path for path in environment.leases.iterdir() if path.suffix == ".lease"]
+
+
+def test_a_pytest_that_is_killed_leaves_nothing_that_runs_and_the_next_removes_its_files(
+        environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporary, "PLACE", environment.directory)
+    killed = environment.directory / "test_killed.py"
+    killed.write_text(KILLED.format(place=environment.directory))
+    running = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-m", "lab", killed], stdout=subprocess.PIPE,
+                               env={**os.environ, "PDIMAGE_LAB_LEASE_DIR": str(environment.leases)}, text=True,
+                               cwd=environment.directory)
+    environment.await_machine("router", running)
+    namespaces = environment.namespaces()
+    running.kill()
+    running.communicate(timeout=60)
+    environment.check_nothing_runs(namespaces)
+
+    assert len(list(environment.directory.glob("lab-env-*/prefix/uuid"))) == 1
+    temporary.sweep()
+    assert list(environment.directory.glob("lab-env-*")) == []
