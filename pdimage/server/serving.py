@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fussy import keys
 from fussy.errors import SystemSetup
+from fussy.gpghome import stop_agent
 from pdimage.server import artifacts, files, logs, metrics, sandbox, tables
 from pdimage.server.app import make_app, make_desk
 from pdimage.server.migrate import migrate
@@ -132,6 +133,8 @@ def working(settings: Settings) -> Iterator[Worker]:
         yield worker
     finally:
         worker.close()
+        if not settings.gnupghome:  # the agent of keys that are ours alone
+            stop_agent(settings.keys)
         engine.dispose()
 
 
