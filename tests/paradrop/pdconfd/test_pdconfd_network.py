@@ -448,6 +448,16 @@ def test_a_daemon_that_does_not_start_fails_with_its_own_words(
     assert list(failed) == ["dnsmasq dns"] and "dnsmasq: " in failed["dnsmasq dns"]
 
 
+def test_a_daemon_that_did_not_start_is_tried_again_by_the_next_load(
+        manager: ConfigManager, write: Write, chute: Namespace, world: Namespace, tmp_path: Path) -> None:
+    write("all", ALL.replace("option noresolv 1", f"option leasefile {tmp_path}/later/leases"))
+    manager.loadConfig()
+    assert "cannot open or create lease file" in status(manager)["dnsmasq dns"]
+    (tmp_path / "later").mkdir()
+    load(manager)
+    assert dnsmasq_pid()
+
+
 def test_a_program_that_hangs_is_ended(router: Namespace) -> None:
     runner = Runner(router.prefix, limit=0.3)
     with pytest.raises(TimeoutError, match=r"no end after 0\.3 s"):

@@ -185,8 +185,8 @@ class ConfigManager:
 
         Reverting and applying leave out what both have in common, so a daemon whose configuration comes out the same
         is not restarted. All reverting comes before all applying; each in order of priority. A command that fails
-        does not keep the others from running. A daemon that died is started again. A file that cannot be read leaves
-        the sections that came from it as they are.
+        does not keep the others from running. A daemon that died, or did not start, is started again. A file that
+        cannot be read leaves the sections that came from it as they are.
         """
         with self._lock:
             try:
@@ -207,7 +207,7 @@ class ConfigManager:
         changed = {key: config for key, config in old.items() if new.get(key) is not config}
         added = {key: config for key, config in new.items() if old.get(key) is not config}
         redo = affected(new.values(), changed) | affected(new.values(), added) | set(added.values())
-        redo |= self._died(new.values()) if execute else set()
+        redo |= self._without_daemon(new.values()) if execute else set()
         change = transition(old, new, redo, self._shared)
         self.currentConfig = new
         self._run([*sortCommands(change.undo), *sortCommands(change.apply)], execute)
@@ -236,16 +236,18 @@ class ConfigManager:
             new[key] = config
         return new
 
-    def _died(self, configs: Iterable[ConfigObject]) -> set[ConfigObject]:
-        """Return the sections with a daemon that was started and is not there any more; it counts as failed."""
+    def _without_daemon(self, configs: Iterable[ConfigObject]) -> set[ConfigObject]:
+        """Return the sections with a daemon that did not start, or is not there any more; the latter counts as failed.
+        """
         found = set()
         for config in configs:
             for command in config.applied:
                 effect = command.effect
-                if isinstance(effect, StartDaemon) and command.result == 0 \
+                if isinstance(effect, StartDaemon) and command.result is not None \
                         and daemon_pid(effect.pidfile, effect.conf) is None:
-                    log.warning("%s: process %s has died", command, command.pid)
-                    command.result, command.said = 1, "the daemon has died"
+                    if command.success():
+                        log.warning("%s: process %s has died", command, command.pid)
+                        command.result, command.said = 1, "the daemon has died"
                     found.add(config)
         return found
 
