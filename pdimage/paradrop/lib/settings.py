@@ -68,6 +68,8 @@ INTERNAL_SYSTEM_DIR = "/paradrop"
 EXTERNAL_SYSTEM_DIR = "/var/lib/paradrop/system/{chute}"
 
 LOG_PATH = "/var/lib/paradrop/logs"
+TRIAL_DIR = "/tmp/paradrop"
+"""Where ``--local`` puts everything."""
 
 # What lies below the two directories and moves with them
 _BELOW_CONFIG = {

@@ -44,7 +44,10 @@ def read(path: Path) -> Project:
         BadProject: the files are missing or wrong; every mistake is told.
     """
     if path.is_dir():
-        path = next((path / name for name in ("paradrop.yaml", "config.yaml") if (path / name).exists()), path)
+        found = [path / name for name in ("paradrop.yaml", "config.yaml") if (path / name).exists()]
+        if not found:
+            raise BadProject(f"cannot read {path}: there is neither a paradrop.yaml nor a config.yaml in it")
+        path = found[0]
     config = _load(path)
     if "services" not in config:
         for key in ("name", "owner"):

@@ -1,7 +1,7 @@
 """Where the command finds the token for a router.
 
 In this order: what the user gives (option or environment), what ``router login`` kept, and on the router itself what
-the daemon wrote for root.
+the daemon wrote for root; one that was started for a trial wrote it elsewhere.
 """
 
 import json
@@ -21,10 +21,7 @@ def find(host: str, port: int) -> str | None:
     if kept:
         return kept
     if host == "localhost" or isLoopback(host):
-        try:
-            return (Path(settings.RUNTIME_HOME_DIR) / "api/token").read_text().strip()
-        except OSError:
-            return None
+        return _of_daemon(Path(settings.RUNTIME_HOME_DIR)) or _of_daemon(Path(settings.TRIAL_DIR) / "run")
     return None
 
 
@@ -39,6 +36,13 @@ def keep(host: str, port: int, token: str | None) -> Path:
     place.parent.chmod(0o700)
     pdosq.replaceFile(place, json.dumps(tokens, indent=1).encode())
     return place
+
+
+def _of_daemon(runtime: Path) -> str | None:
+    try:
+        return (runtime / "api/token").read_text().strip()
+    except OSError:
+        return None
 
 
 def _place() -> Path:

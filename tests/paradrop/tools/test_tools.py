@@ -236,6 +236,11 @@ def test_projects_that_are_wrong(chute: Path, text: str, message: str) -> None:
         project.read(chute / "nothing.yaml")
 
 
+def test_a_directory_without_a_descriptor_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(BadProject, match=r"there is neither a paradrop\.yaml nor a config\.yaml in it"):
+        project.read(tmp_path / ".")
+
+
 def test_links_do_not_travel(chute: Path) -> None:
     (chute / "Dockerfile").write_text("FROM busybox\nCOPY . /x\n")
     (chute / "link").symlink_to("/etc/passwd")
@@ -251,3 +256,9 @@ def test_tokens_are_for_one_router(home: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("root's\n")
     assert (tokens.find("localhost", 5), tokens.find("127.0.0.1", 5), tokens.find("b", 5)) == ("root's", "root's", None)
+    path.unlink()
+    settings.addSetting("TRIAL_DIR", str(home / "trial"))
+    assert tokens.find("localhost", 5) is None
+    (home / "trial/run/api").mkdir(parents=True)
+    (home / "trial/run/api/token").write_text("root's on trial\n")
+    assert tokens.find("localhost", 5) == "root's on trial"

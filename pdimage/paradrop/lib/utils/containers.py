@@ -186,8 +186,9 @@ def settle(name: str, containers: Collection[str]) -> None:
             count = found.get("RestartCount") or 0
             again = count != restarts.setdefault(container, count)
             if not state or again or state["Restarting"] or (state["ExitCode"] and not state["Running"]):
+                said = last_lines(container).strip()
                 raise DockerError(f"cannot start {name}: its container ended at once with status "
-                                  f"{state.get('ExitCode')}\n{last_lines(container)}")
+                                  f"{state.get('ExitCode')}" + (f"\n{said}" if said else ""))
         if time.monotonic() >= end:
             return
         time.sleep(_POLL)
