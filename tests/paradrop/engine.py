@@ -252,7 +252,7 @@ class Router:
             "rules": [re.sub(r"172\.31\.\d+\.\d+", "ADDRESS", line)
                       for table in ("filter", "nat")
                       for line in self.engine.run("iptables", "-t", table, "-S").splitlines()],
-            "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("*")
+            "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("[!.]*")
                       if (text := path.read_text())},
             "store": json.loads(msgspec.json.encode(
                 chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList))),
