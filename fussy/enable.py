@@ -195,10 +195,11 @@ def bring_back(
             raise Reverted(f"cannot enable {failed.name}: {reason}. {candidate.name} is in use again; "
                            "fussy status shows the reason")
         problems.append(f"{candidate.name}: {problem}")
+    if candidates and target.current_release() != candidates[-1]:
+        # the link to the last of them could not be made: the transaction stays, so the next run goes on with it
+        raise Unrecoverable(f"cannot enable {failed.name}: {reason}; going back failed too "
+                            f"({'; '.join(problems)}); that is tried again at the next boot or run")
     if target.current_release() == failed:
-        if candidates:  # even the link could not be made: the transaction stays, so the next run goes on with it
-            raise Unrecoverable(f"cannot enable {failed.name}: {reason}; going back failed too "
-                                f"({'; '.join(problems)}); that is tried again at the next boot or run")
         disk.remove_link(target.current)
     _end(target, "unrecoverable", failed, "; ".join([reason, *problems]), discard)
     there = f"going back failed too ({'; '.join(problems)})" if problems else \
