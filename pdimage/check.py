@@ -9,7 +9,7 @@ from pathlib import Path
 from fussy.errors import FussyError
 from fussy.keys import list_keyring
 from paradrop.lib import settings as runtime
-from pdimage import buildable, conflicts, templates
+from pdimage import buildable, conflicts, lock, templates
 from pdimage.description import Image, Variables
 from pdimage.errors import Mistake, Mistakes
 from pdimage.reading import board_names, read_image
@@ -47,7 +47,7 @@ def check_boards(path: Path, variables: Variables | None = None) -> list[Image]:
 def problems(image: Image) -> list[Mistake]:
     """Return what is wrong with the things an image names; the description itself was read already."""
     return [*_doubles(image), *buildable.problems(image), *conflicts.problems(image), *_templates(image),
-            *_overlays(image), *_keyring(image)]
+            *_overlays(image), *_lock(image), *_keyring(image)]
 
 
 def _doubles(image: Image) -> Iterator[Mistake]:
@@ -143,6 +143,15 @@ def _unusable(item: OverlayFile) -> str:
     elif not stat.S_ISREG(item.facts.st_mode) and not stat.S_ISDIR(item.facts.st_mode):
         return "is neither a file nor a directory nor a symbolic link; a firmware can't carry it"
     return ""
+
+
+def _lock(image: Image) -> Iterator[Mistake]:
+    """Yield what is wrong with the lock as it is written; what its packages are is seen when they are fetched."""
+    if image.platform.requirements:
+        try:
+            lock.read(image.platform.requirements, image.machine.environment())
+        except Mistakes as error:
+            yield from error.mistakes
 
 
 def _keyring(image: Image) -> Iterator[Mistake]:

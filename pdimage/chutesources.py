@@ -42,6 +42,8 @@ class ChuteReader:
         if "path" not in fields and "archive" not in fields:
             fields.mistakes.append(f"{fields.path}: needs a path (a directory with config.yaml) or an image archive")
             return None
+        if ("path" in fields and path is None) or ("archive" in fields and archive is None):
+            return None
         if "path" in fields and given is not None:
             fields.wrong("config", "says what the descriptor in path says; keep one of them")
         if path is not None:

@@ -234,7 +234,7 @@ class Reader:
         known = KEYS.get(re.sub(r"\[\d+\]", "[]", above), {})
         if text == "missing" and key in known:
             text = f"is missing; write for example {key}: {known[key]}"
-        elif text == "unknown" and known:
+        elif text.startswith("unknown; known here") and known:
             text = f"unknown; known here: {', '.join(known)}"
         elif text.startswith("must be") and key in known:
             text = f"{text} (for example {key}: {known[key]})"

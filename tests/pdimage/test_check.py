@@ -234,3 +234,16 @@ def test_the_command_ends_with_its_code_and_one_report(workshop: Workshop) -> No
 KNOWN = ("name", "version", "base", "boards", "compatible", "platform", "chutes", "overlay", "templates", "hooks",
          "health", "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "resources", "settings",
          "system", "machine", "keys", "variables")
+
+
+def test_a_lock_is_looked_at_before_anything_is_fetched(workshop: Workshop) -> None:
+    workshop.file("r.lock", "click==8.1.7\nmsgspec\n")
+    assert workshop.mistakes({"name": "r", "version": "1", "platform": {"requirements": "r.lock"}}) == [
+        "r.lock:1: click has no --hash=sha256:…; write the lock with pip-compile --generate-hashes",
+        "r.lock:2: msgspec has no --hash=sha256:…; write the lock with pip-compile --generate-hashes"]
+
+
+def test_what_only_follows_from_a_missing_chute_is_not_told(workshop: Workshop) -> None:
+    assert workshop.mistakes({"name": "r", "version": "1", "chutes": [{"path": "a"}, {"path": "b"}]}) == [
+        f"image.yaml:{line}: chutes[{line - 4}].path: {name} is not a directory that is there; write a path relative "
+        "to this file" for line, name in ((4, "a"), (5, "b"))]

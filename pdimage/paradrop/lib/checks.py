@@ -180,7 +180,8 @@ class Fields:
         """Note the fields that nobody asked for."""
         for key in [key for key in self._values if key not in self._known]:
             near = difflib.get_close_matches(key, self._known, 1)
-            self.wrong(key, f"unknown; is {near[0]} meant?" if near else "unknown")
+            self.wrong(key, f"unknown; is {near[0]} meant?" if near else
+                       f"unknown; known here: {', '.join(sorted(self._known))}")
 
     def _items(self, key: str, value: object) -> Iterator[tuple[str, object]]:
         if isinstance(value, list | tuple):
