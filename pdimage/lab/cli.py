@@ -15,6 +15,7 @@ import click
 
 from fussy.commands import command, start_logging
 from pdimage.lab import constants
+from pdimage.lab.powercutcli import crash_states_command, powercut_command
 
 _prefix = click.option("-p", "--prefix", type=click.Path(path_type=Path, file_okay=False), envvar="PDIMAGE_LAB_PREFIX",
                        help=f"Directory of the environment.  [default: {constants.DEFAULT_PREFIX} here or above]")
@@ -239,8 +240,9 @@ def lab_command() -> None:
 
 
 for _made in (ansible_hosts_command, cleanup_command, collect_command, console_command, copy_from_vm_command,
-              copy_to_vm_command, destroy_command, init_command, ip_command, list_command, revert_command,
-              shell_command, shutdown_command, snapshot_command, start_command, status_command, stop_command):
+              copy_to_vm_command, crash_states_command, destroy_command, init_command, ip_command, list_command,
+              powercut_command, revert_command, shell_command, shutdown_command, snapshot_command, start_command,
+              status_command, stop_command):
     lab_command.add_command(_made)
 lab_command.add_command(shell_command, "ssh")
 

@@ -124,6 +124,12 @@ def apply(file: int, writes: Iterable[Write]) -> None:
             done += os.pwrite(file, block, write.offset + done)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Make the file TARGET a copy of SOURCE; holes stay holes."""
+    with source.open("rb") as one, target.open("wb") as other:
+        copy(one.fileno(), other.fileno())
+
+
 def copy(source: int, target: int) -> None:
     """Make the open file TARGET, which is empty, a copy of SOURCE; holes stay holes."""
     size = os.fstat(source).st_size

@@ -1,0 +1,101 @@
+"""Runs upgrades on a disk that can lose power, and boots from what is left of it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fussy.target import Target
+from pdimage.errors import PartFailed
+from pdimage.lab import filesystems, scenes
+from pdimage.lab.filesystems import FileSystem
+from pdimage.lab.scenes import Scene, Workshop
+from pdimage.lab.volatile import Disk, copy_file
+
+# What turns every sync of a program into nothing, for the control run.
+WITHOUT_SYNC = {"LD_PRELOAD": "libeatmydata.so"}
+_SECONDS = 120.0
+
+
+class Rig:
+    """A workshop, and disks on which each scene can begin, for one kind of file system; all below PLACE, made for it.
+
+    ENVIRONMENT is added to that of the commands that run on a disk which can lose power.
+    """
+
+    def __init__(self, kind: FileSystem, place: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.kind, self.place = kind, place
+        self.environment = {**os.environ, **(environment or {})}
+        self._golden: dict[tuple[tuple[str, ...], ...], Path] = {}
+        (place / "workshop").mkdir(parents=True)
+        self.workshop = Workshop(place / "workshop")
+
+    def copy(self, scene: Scene) -> Path:
+        """Return a disk on which SCENE can begin: the same file each time, made anew."""
+        made = self.place / "disk.image"
+        copy_file(self._prepared(scene), made)
+        return made
+
+    def _prepared(self, scene: Scene) -> Path:
+        if scene.before not in self._golden:
+            image = self.place / f"golden-{len(self._golden)}"
+            filesystems.make(self.kind, image)
+            with self.target(image) as target:
+                self.workshop.prepare(scene, target.root)
+            self._golden[scene.before] = image
+        return self._golden[scene.before]
+
+    @contextmanager
+    def target(self, source: Path) -> Iterator[Target]:
+        """Mount SOURCE and have the target that is on it."""
+        with filesystems.mounted(self.kind, source, self.place) as directory:
+            yield Target(directory / "opt")
+
+    def run(self, disk: Disk, words: tuple[str, ...], code: int, then: Callable[[], object]) -> bool:
+        """Run a fussy command on DISK until it ends with CODE, call THEN at once, and unmount.
+
+        Return False if the power went before the command had ended; THEN is not called.
+
+        :raises PartFailed: it ended otherwise, with the power still on
+        """
+        try:
+            with filesystems.attached(disk, self.place) as export, self.target(export) as target:
+                if not self._ended(disk, self.workshop.argv(words, target.root), code):
+                    return False
+                disk.mark("done")
+                then()
+                return True
+        except PartFailed:
+            if disk.has_power:
+                raise
+            return False  # it went while mounting
+
+    def _ended(self, disk: Disk, argv: Sequence[str], code: int) -> bool:
+        log = self.place / "command.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
+                                       stderr=output)
+        deadline = time.monotonic() + _SECONDS
+        while process.poll() is None and disk.has_power and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        if process.returncode == code:
+            return True
+        if disk.has_power:
+            raise PartFailed(f"cannot go on: {' '.join(argv)} ended with {process.returncode}: {log.read_text()}")
+        return False
+
+    def boot(self, image: Path, scene: Scene, done: bool) -> tuple[bool, list[str]]:
+        """Boot from IMAGE; return whether the file system had to be repaired, and what is wrong."""
+        try:
+            repaired = filesystems.check(self.kind, image)
+            with self.target(image) as target:
+                if not target.root.exists():
+                    return repaired, [] if "" in scene.settled and not done else ["the target is gone"]
+                found = [*scenes.broken(target, scene), *scenes.recover(target), *scenes.unsettled(target, scene, done)]
+                return repaired, list(dict.fromkeys(found))
+        except PartFailed as error:
+            return False, [str(error)]

@@ -1,0 +1,53 @@
+"""From whatever a power cut leaves of an upgrade's writes, the router boots into a complete release."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .verbs import lab
+
+pytestmark = pytest.mark.slow
+# Scenes and samples for each file system: ext4 stands for all in what the others would only show again.
+SEEN = {"ext4": (["install", "rollback", "clean"], 1), "xfs": (["install"], 0), "btrfs": (["install"], 1),
+        "f2fs": (["install"], 0), "overlay": (["install"], 0)}
+SUMMARY = re.compile(r"(\w+) (\w+): (\d+) states, seed 1: (\d+) not well, \d+ repaired at boot; [\d.]+ s each")
+
+
+def counts(output: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return how many states there were and how many were not well, by file system and scene."""
+    return {(name, scene): (int(states), int(bad)) for name, scene, states, bad in SUMMARY.findall(output)}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_every_state_boots_into_a_complete_release(name: str) -> None:
+    scenes, samples = SEEN[name]
+    done = lab("crash-states", "-f", name, "--samples", str(samples), *(f"--scene={scene}" for scene in scenes))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    if skipped := re.fullmatch(r"\w+: skipped: (.*)\n", done.stdout):
+        pytest.skip(skipped[1])
+    seen = counts(done.stdout)
+    assert {key: bad for key, (_, bad) in seen.items()} == {(name, scene): 0 for scene in scenes}
+    assert all(states > 8 for states, _ in seen.values())
+
+
+def test_without_syncs_acknowledged_upgrades_are_lost_and_releases_broken() -> None:
+    done = lab("crash-states", "-f", "ext4", "-f", "btrfs", "--scene", "install", "--samples", "0", "--without-sync")
+
+    assert done.returncode == 1
+    assert re.search(r"cannot call this safe: \d+ of \d+ crash states left a router that is not well", done.stderr)
+    assert set(counts(done.stdout)) == {("ext4", "install"), ("btrfs", "install")}
+    for name, _ in counts(done.stdout):
+        lost = f"{name} install: mark done and nothing since flush \\d+: acknowledged, but current is fw-3 and not fw-4"
+        assert re.search(lost, done.stdout)
+        assert re.search(f"{name} install: flush .*opt/fw-4: cannot read the manifest", done.stdout)
+
+
+def test_a_recording_has_the_same_states_each_time(tmp_path: Path) -> None:
+    words = ("crash-states", "--scene", "clean", "--samples", "1", "--verbose", "--recording", str(tmp_path))
+    first, second = lab(*words), lab(*words)
+
+    assert sorted(path.name for path in (tmp_path / "ext4-clean").iterdir()) == ["disk", "log"]
+    lines = [[line for line in done.stdout.splitlines() if "states" not in line] for done in (first, second)]
+    assert lines[0] == lines[1] and len(lines[0]) > 10
