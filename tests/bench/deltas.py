@@ -1,139 +1,189 @@
-"""Measures deltas on the pair of releases: size beside other ways, and installing one beside the full bundle."""
+"""Measures deltas on two pairs of releases: what is sent, beside other ways, and installing one beside the full bundle.
+
+The pairs are those of trees.py: a minor release, and a security release that changes less than a twentieth. Installs
+are cold and durable, on a file system of their own. The ``floor`` is what any release made of hard links costs, without
+manifest or checks: one decryption, ``cp -al``, the changed files copied, sync. What is sent is compared on the first.
+"""
 
 import argparse
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import peers
 from disk import Disk, cool, own_mounts
 from homes import keys
+from jobs import COPY_OLD, DURABLE, OPEN, SEAL
 from main import stop
 from measure import Usage, run_script
-from trees import contents, pair
+from trees import FIX, MINOR, OLD, pair
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv" / "bin"
-PACK = ('export GNUPGHOME=$BUILD; fussy-pack "$TREES/{tree}" -z zstd -k "$SIGNER" -e "$READER" -o "$OUT" {more} '
+PACK = ('GNUPGHOME="$BUILD" fussy-pack "$TREES/{tree}" -z zstd -k "$SIGNER" -e "$READER" -o "$OUT" {more} '
         '--compatible bench')
-INSTALLER = 'fussy-install -k "$DEVICE" -t "$DISK/t" -b bench -l "$OUT/log" "{bundle}"'
+PACK_PLAIN = f'tar -C "$TREES" -cf - {{tree}} | gzip -6 | {SEAL} -o "$OUT/{{tree}}.tar.gz.gpg"'
+INSTALL = f'fussy-install -k "$DEVICE" -t "$DISK/t" -b bench -l "$OUT/log" "{{bundle}}"; {DURABLE}'
+CLASSIC = ('mkdir "$DISK/tmp"; gpg --homedir "$DEVICE" --batch --yes -q -d "$OUT/{tree}.tar.gz.gpg" '
+           '| tar -C "$DISK/tmp" -xzpf -; '
+           'rsync -a --link-dest="$DISK/t/current/" "$DISK/tmp/{tree}/" "$DISK/t/{tree}"; '
+           f'ln -s {{tree}} "$DISK/t/new"; mv -T "$DISK/t/new" "$DISK/t/current"; {DURABLE}')
+FLOOR = (f'{OPEN} "{{bundle}}" | zstd -dc >/dev/null; cp -al "$DISK/t/{OLD}" "$DISK/t/{{tree}}"; '
+         'tar -C "$TREES/{tree}" -cf - -T "$OUT/{tree}.changed" '
+         f'| tar -C "$DISK/t/{{tree}}" --unlink-first -xpf -; {DURABLE}')
+# What the line of a router's owner carries, in bits a second.
+LINES = {"20 Mbit/s": 20e6, "100 Mbit/s": 100e6}
+MEMORY_LIMIT = 64 << 20
 
 
-def changed(trees: Path) -> list[tuple[Path | None, Path]]:
-    """Return (old file or None, new file) of each content that the old tree does not have."""
-    old, new = contents(trees / "firmware-1"), contents(trees / "firmware-2")
-    there = {digest for _, digest, _ in old.values()}
-    return [(trees / "firmware-1" / name if name in old else None, trees / "firmware-2" / name)
-            for name, (_, digest, _) in new.items() if digest not in there]
+@dataclass(frozen=True)
+class Way:
+    """A way to install: what is there before, what is run, and the bytes that were fetched for it."""
+
+    name: str
+    prepare: str
+    script: str
+    fetched: int
 
 
-def zstd_patch(files: tuple[Path | None, Path]) -> int:
-    """Return the size of what ``zstd -19 --patch-from`` makes of one file."""
-    old, new = files
-    since = [f"--patch-from={old}"] if old else []
-    return len(subprocess.run(["zstd", "-19", "--long=27", "-q", "-c", *since, new], check=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+class Bench:
+    """Where bundles are made and installed."""
+
+    def __init__(self, trees: Path, disk: Disk, env: dict[str, str], out: Path) -> None:
+        self.trees, self.disk, self.env, self.out = trees, disk, env, out
+        self.log = out / "last-job.log"
+
+    def run(self, script: str) -> Usage:
+        return run_script(script, self.env, self.log)
+
+    def bundle(self, tree: str) -> Path:
+        """Make the full bundle of TREE."""
+        self.run(PACK.format(tree=tree, more=""))
+        return self.out / f"{tree}.tar.zst.gpg"
+
+    def delta(self, tree: str) -> peers.Sent:
+        """Make the delta from the release that is installed; its path is in ``deltas``."""
+        start = time.monotonic()
+        self.run(PACK.format(tree=tree, more=f'-B "$DISK/t/{OLD}"'))
+        made = next(self.out.glob(f"{tree}.from-*.delta.gpg"))
+        return peers.Sent(made.name, made.stat().st_size, time.monotonic() - start)
+
+    def measure(self, way: Way) -> Usage:
+        """Install once, on a fresh disk, with a cold cache."""
+        self.disk.renew()
+        self.run(way.prepare)
+        self.disk.settle()
+        cool()
+        before = self.disk.written()
+        usage = self.run(way.script)
+        return Usage(usage.seconds, usage.cpu, usage.memory, self.disk.written() - before, way.fetched)
+
+    def ways(self, tree: str, first: Path, full: Path, delta: peers.Sent) -> list[Way]:
+        """Return the ways to come from the first release to TREE; the first one is the classic."""
+        self.run(PACK_PLAIN.format(tree=tree))
+        changed = [new.relative_to(self.trees / tree)
+                   for _, new in peers.changed(self.trees / OLD, self.trees / tree)]
+        (self.out / f"{tree}.changed").write_text("".join(f"{path}\n" for path in changed))
+        plain = (self.out / f"{tree}.tar.gz.gpg").stat().st_size
+        ours = INSTALL.format(bundle=first)
+        return [Way("gpg, tar xz, rsync --link-dest", COPY_OLD, CLASSIC.format(tree=tree), plain),
+                Way("fussy-install, full bundle", ours, INSTALL.format(bundle=full), full.stat().st_size),
+                Way("fussy-install, delta", ours, INSTALL.format(bundle=self.out / delta.name), delta.size),
+                Way("floor: gpg, cp -al, changed files, sync", COPY_OLD,
+                    FLOOR.format(tree=tree, bundle=self.out / delta.name), delta.size)]
 
 
-def bsdiff_patch(files: tuple[Path | None, Path]) -> int:
-    """Return the size of the smaller of a bsdiff patch of one file and the file with ``zstd -19``."""
-    import bsdiff4
-
-    old, new = files
-    whole = zstd_patch((None, new))
-    return min(whole, len(bsdiff4.diff(old.read_bytes(), new.read_bytes()))) if old else whole
-
-
-def summed(way: str, files: list[tuple[Path | None, Path]]) -> tuple[str, int, float]:
-    """Return the name of a way, the sum of its patches, and how long it took on two cores."""
-    start = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        size = sum(pool.map({"zstd": zstd_patch, "bsdiff": bsdiff_patch}[way], files))
-    name = {"zstd": "zstd -19 --patch-from, each file", "bsdiff": "bsdiff, each file"}[way]
-    return name, size, time.monotonic() - start
+def report_installs(ways: list[Way], runs: dict[str, list[Usage]]) -> None:
+    """Print the medians; ratios are medians of the ratios within each round, to the delta."""
+    print(f"{'install':40} {'time':>7} {'ratio':>6} {'CPU':>7} {'written':>9} {'memory':>7}"
+          + "".join(f"{'with ' + line:>16}" for line in LINES))
+    delta = runs["fussy-install, delta"]
+    for way in ways:
+        mine = runs[way.name]
+        ratio = median(one.seconds / ours.seconds for one, ours in zip(mine, delta, strict=True))
+        seconds = median(one.seconds for one in mine)
+        print(f"{way.name:40} {seconds:5.2f} s {ratio:6.2f} {median(one.cpu for one in mine):5.2f} s "
+              f"{median(one.written for one in mine) / 1e6:6.1f} MB {max(one.memory for one in mine) >> 20:3} MiB"
+              + "".join(f"{seconds + 8 * way.fetched / rate:14.1f} s" for rate in LINES.values()), flush=True)
 
 
-def ostree(trees: Path, disk: Disk) -> tuple[str, int, float]:
-    """Return the size of OSTree's static delta between the two trees, and how long it took."""
-    repo = disk.mount / "repo"
-    script = f'''ostree --repo={repo} init --mode=archive
-        for tree in firmware-1 firmware-2; do
-            ostree --repo={repo} commit -b main --tree=dir="{trees}/$tree" --owner-uid=0 --owner-gid=0 >/dev/null
-        done'''
-    subprocess.run(["bash", "-euc", script], check=True)
-    start = time.monotonic()
-    subprocess.run(["ostree", f"--repo={repo}", "static-delta", "generate", "main"], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    taken = time.monotonic() - start
-    size = sum(path.stat().st_size for path in (repo / "deltas").rglob("*") if path.is_file())
-    return "OSTree static delta", size, taken
+def sizes(old: Path, new: Path, delta: peers.Sent) -> list[peers.Sent]:
+    """Print and return what each way sends; ours comes first."""
+    files = peers.changed(old, new)
+    print(f"{'sent':44} {'bytes':>12} {'ratio':>6} {'made in':>9}")
+    sent: list[peers.Sent] = []
+
+    def note(one: peers.Sent) -> None:
+        sent.append(one)
+        print(f"{one.name:44} {one.size:>12,} {one.size / delta.size:6.2f} {one.seconds:7.1f} s", flush=True)
+
+    note(delta)
+    for way in (peers.casync, peers.rauc, peers.ostree):
+        with tempfile.TemporaryDirectory(prefix="peer-", dir=old.parent) as place:
+            note(way(old, new, Path(place)))
+    note(peers.zstd_patches(files))
+    note(peers.bsdiff_patches(files))
+    return sent
 
 
-def installed(disk: Disk, env: dict[str, str], log: Path, first: str, then: str) -> Usage:
-    """Install THEN over FIRST on a fresh disk, with a cold cache."""
-    disk.renew()
-    run_script(INSTALLER.format(bundle=first), env, log)
-    disk.settle()
-    cool()
-    before = disk.written()
-    usage = run_script(INSTALLER.format(bundle=then) + '; sync -f "$DISK"', env, log)
-    return Usage(usage.seconds, usage.cpu, usage.memory, disk.written() - before, os.path.getsize(then))
+def missed_sizes(sent: list[peers.Sent]) -> list[str]:
+    """Return the limits on the size of a delta that were missed."""
+    ours, *others, patches, _ = sent
+    missed = [f"larger than {other.name}" for other in others if ours.size >= other.size]
+    if ours.size > 0.75 * patches.size:
+        missed.append(f"larger than 0.75 of {patches.name}")
+    return missed
+
+
+def measure(bench: Bench, tree: str, first: Path, rounds: int, what: str) -> list[str]:
+    """Print the measurements of the pair that ends with TREE; return the limits that were missed."""
+    print(f"\n{pair(bench.trees, tree)}")
+    bench.disk.renew()
+    bench.run(INSTALL.format(bundle=first))
+    delta = bench.delta(tree)
+    missed = []
+    if what != "sizes":
+        ways = bench.ways(tree, first, bench.bundle(tree), delta)
+        runs: dict[str, list[Usage]] = {way.name: [] for way in ways}
+        for _ in range(rounds):
+            for way in ways:
+                runs[way.name].append(bench.measure(way))
+        report_installs(ways, runs)
+        if max(one.memory for one in runs["fussy-install, delta"]) > MEMORY_LIMIT:
+            missed.append(f"{tree}: more than {MEMORY_LIMIT >> 20} MiB to install the delta")
+    if what != "installs" and tree == MINOR:
+        missed += missed_sizes(sizes(bench.trees / OLD, bench.trees / tree, delta))
+    return missed
 
 
 def main() -> None:
-    """Measure and print; exit code 1 when a target was missed."""
+    """Measure and print; exit code 1 when a limit was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, default=3, help="paired installs (default: 3)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where the trees are")
-    parser.add_argument("--sizes", action="store_true", help="leave out installing")
+    parser.add_argument("--only", choices=["sizes", "installs", "all"], default="all", help="leave out the other")
+    parser.add_argument("--pair", choices=[MINOR, FIX, "both"], default="both", help="measure this pair alone")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, stop)
+    pair(options.folder, MINOR)
     own_mounts()
-    trees: Path = options.folder
-    print(pair(trees))
-    with keys() as environment, Disk(trees) as disk:
-        out = disk.mount.parent / f"{disk.mount.name}-bundles"
-        out.mkdir()
-        env = environment | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(out), "LC_ALL": "C.UTF-8",
-                             "TREES": str(trees), "DISK": str(disk.mount), "OUT": str(out)}
-        try:
-            sys.exit(measure(trees, disk, env, out, options.rounds, sizes_only=options.sizes))
-        finally:
-            subprocess.run(["rm", "-rf", out], check=True)
-
-
-def measure(trees: Path, disk: Disk, env: dict[str, str], out: Path, rounds: int, *, sizes_only: bool) -> bool:
-    """Print the sizes and the times; return whether a target was missed."""
-    log = trees / "last-job.log"
-    for tree in ("firmware-1", "firmware-2"):
-        run_script(PACK.format(tree=tree, more=""), env, log)
-    first, full = (str(out / f"{tree}.tar.zst.gpg") for tree in ("firmware-1", "firmware-2"))
-    run_script(INSTALLER.format(bundle=first), env, log)
-    start = time.monotonic()
-    run_script(PACK.format(tree="firmware-2", more='-B "$DISK/t/firmware-1"'), env, log)
-    made = next(map(str, out.glob("*.delta.gpg")))
-    taken = time.monotonic() - start
-    missed = False
-    if not sizes_only:  # first, for a job's memory is counted from ours upwards
-        runs = {name: [installed(disk, env, log, first, then) for _ in range(rounds)]
-                for name, then in (("full bundle", full), ("delta", made))}
-        for name, usages in runs.items():
-            print(f"install: {name:31} {median(usage.seconds for usage in usages):8.2f} s "
-                  f"{median(usage.cpu for usage in usages):8.2f} s CPU "
-                  f"{median(usage.written for usage in usages) / 1e6:8.1f} MB written "
-                  f"{max(usage.memory for usage in usages) / 2**20:6.0f} MiB", flush=True)
-        missed = max(usage.memory for usage in runs["delta"]) > 64 << 20
-    files = changed(trees)
-    sizes = [("fussy-pack --base", os.path.getsize(made), taken), summed("zstd", files), summed("bsdiff", files),
-             ostree(trees, disk)]
-    for name, size, seconds in sizes:
-        print(f"{name:40} {size:>12,} bytes {size / sizes[0][1]:6.2f} {seconds:8.1f} s")
-    return missed or sizes[0][1] > 0.75 * sizes[1][1] or sizes[0][1] > sizes[3][1]
+    with (keys() as environment, Disk(options.folder) as disk,
+          tempfile.TemporaryDirectory(prefix="bundles-", dir=options.folder) as out):
+        env = environment | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": out, "LC_ALL": "C.UTF-8",
+                             "TREES": str(options.folder.resolve()), "DISK": str(disk.mount), "OUT": out}
+        bench = Bench(options.folder.resolve(), disk, env, Path(out))
+        first = bench.bundle(OLD)
+        trees = [MINOR, FIX] if options.pair == "both" else [options.pair]
+        missed = [one for tree in trees for one in measure(bench, tree, first, options.rounds, options.only)]
+    for one in missed:
+        print(f"MISS {one}")
+    sys.exit(bool(missed))
 
 
 if __name__ == "__main__":

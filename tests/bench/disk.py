@@ -79,8 +79,12 @@ class Disk:
         """Make the file system anew. Nothing is left for the kernel to initialise later: that would count as writes."""
         self.unmount()
         run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
-        run("mount", "-o", "loop", self.image, self.mount)
-        self.loop = Path(run("findmnt", "-n", "-o", "SOURCE", self.mount)).name
+        device = run("losetup", "--find", "--show", self.image)  # mount -o loop would ask every device of the machine
+        try:
+            run("mount", device, self.mount)
+        finally:
+            run("losetup", "--detach", device)  # goes with the mount
+        self.loop = Path(device).name
 
     def settle(self) -> None:
         """Write back what is dirty here."""

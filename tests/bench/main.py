@@ -24,7 +24,7 @@ PROGRAMS = ROOT / ".venv" / "bin"
 # Load average above which others disturb the measurement.
 BUSY = 1.0
 PEERS = ["ostree", "casync"]
-NEEDED = ["tar", "gzip", "zstd", "gpg", "rsync", "mkfs.ext4", "mount", "findmnt", "apt-get", "dpkg-deb"]
+NEEDED = ["tar", "gzip", "zstd", "gpg", "rsync", "mkfs.ext4", "mount", "losetup", "apt-get", "dpkg-deb"]
 
 
 class Bench:
