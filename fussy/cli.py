@@ -110,16 +110,22 @@ def verify_command(what: Path | None, keyring: Path, target: Path) -> None:
     """Check an installed release (a directory, or its name in the target), or a bundle (a file).
 
     Without WHAT, the current release is checked. A release is compared with its manifest, file by file; a bundle's
-    signature is checked against the keyring, and its files against its manifest.
+    signature is checked against the keyring, and its files against its manifest. A delta is applied to its base, if the
+    target has it, without writing anything.
     """
-    from fussy import verify
+    from functools import partial
+
+    from fussy import oldfiles, verify
     from fussy.target import find
 
     if what is not None and what.is_file():
-        sound = verify.verify_bundle(what, keyring)
+        sound = verify.verify_bundle(what, keyring, partial(oldfiles.find, find(target)))
+        signed = f"signed by {sound.signer.fingerprint} {sound.signer.user_id}"
+        if sound.delta and not sound.manifest:
+            click.echo(f"{what}: well-formed, {signed}; what it makes can't be checked: its base is not in {target}")
+            return
         name = f"{sound.manifest.name}, " if sound.manifest else "no manifest, "
-        click.echo(f"{what}: good ({name}{sound.files} files, signed by {sound.signer.fingerprint} "
-                   f"{sound.signer.user_id})")
+        click.echo(f"{what}: good ({name}{sound.files} files, {signed})")
         return
     if what is not None and what.is_dir():
         release = what

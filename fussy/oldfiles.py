@@ -17,10 +17,14 @@ _BLOCK = 1 << 16
 Find = Callable[[str], Path]
 
 
+class MissingBase(UnusableDelta):
+    """The release that a delta was made against is not here."""
+
+
 def find(target: Target, digest: str) -> Path:
     """Return the release of TARGET whose manifest has DIGEST, the current one first.
 
-    :raises UnusableDelta: there is none
+    :raises MissingBase: there is none
     """
     current = target.current_release()
     for release in [*([current] if current else []), *target.releases()]:
@@ -29,13 +33,13 @@ def find(target: Target, digest: str) -> Path:
                 return release
         except OSError:
             continue
-    raise UnusableDelta(f"cannot install the delta: its base, the release with manifest {digest[:16]}…, is not in "
-                        f"{target.root}; install the full bundle")
+    raise MissingBase(f"cannot install the delta: its base, the release with manifest {digest[:16]}…, is not in "
+                      f"{target.root}; install the full bundle")
 
 
 def nowhere(digest: str) -> Path:
     """Find no base: for those who unpack outside a target."""
-    raise UnusableDelta("cannot unpack a delta by itself: it needs its base release; take the full bundle")
+    raise MissingBase("cannot unpack a delta by itself: it needs its base release; take the full bundle")
 
 
 def broken(why: str) -> BadBundle:

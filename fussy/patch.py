@@ -204,18 +204,37 @@ class Patch:
         """Take the next segment."""
         self._changes = self._literals = _Part(b"")  # frees the last segment before the next one takes memory
         data = next(self._segments, None)
-        if data is None or len(data) < PARTS.size:
+        if data is None:
             raise broken("it ends too early")
-        parts, start = [], PARTS.size
-        for length in PARTS.unpack_from(data):
-            parts.append(memoryview(data)[start:start + length])
-            start += length
-        seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
-        if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
-            raise broken("a segment has parts that do not fit together")
-        self._bases.extend(numbers(parts[0]))
-        self._steps.extend(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
-        self._changes, self._literals = map(_Part, parts[4:])
+        bases, steps, changes, literals = _parsed(data)
+        self._bases.extend(bases)
+        self._steps.extend(steps)
+        self._changes, self._literals = _Part(changes), _Part(literals)
+
+
+def check(members: Iterator[Member]) -> int:
+    """Check what can be checked of segments without the base; return how many bytes they make.
+
+    :raises BadBundle: they are malformed
+    """
+    return sum(added + copied for data in _segments(members) for _, added, copied in _parsed(data)[1])
+
+
+def _parsed(data: bytes) -> tuple[list[int], list[tuple[int, int, int]], memoryview, memoryview]:
+    """Return bases, steps (seek, adds, copies), changes and literals of a segment, which fit together."""
+    if len(data) < PARTS.size:
+        raise broken("it ends too early")
+    parts, start = [], PARTS.size
+    for length in PARTS.unpack_from(data):
+        parts.append(memoryview(data)[start:start + length])
+        start += length
+    seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
+    if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
+        raise broken("a segment has parts that do not fit together")
+    if (sum(adds), sum(copies)) != (len(parts[4]), len(parts[5])):
+        raise broken("a segment's steps do not fit its parts")
+    steps = list(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
+    return list(numbers(parts[0])), steps, parts[4], parts[5]
 
 
 def _head(member: Member) -> Head:

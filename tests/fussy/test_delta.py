@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fussy import delta, manifest, oldfiles, pack, patch, tree, unpack, verify
+from fussy import delta, gpg, manifest, oldfiles, pack, patch, tree, unpack, verify
 from fussy.errors import BadBundle, FussyError, SystemSetup, UnusableDelta
 from fussy.frames import Source, zstd
 from fussy.target import find
@@ -253,13 +253,18 @@ class Bench:
             return [(member.name, opened.read()) for member in tar if (opened := tar.extractfile(member))]
 
     def apply_members(self, members: Sequence[tuple[str, bytes]]) -> None:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w") as tar:
-            for name, content in members:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        self.apply(zstd.compress(out.getvalue()))
+        self.apply(zstd.compress(archive(members)))
+
+
+def archive(members: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return a tar of (name, content)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
 
 
 @pytest.fixture
@@ -377,6 +382,43 @@ def test_any_damage_is_found(bench: Bench, place: int, bits: int, cut: bool) -> 
         return
     made = (bench.place / "out/.fussy/manifest.json").read_bytes()  # padding and times of the tar do not matter
     assert manifest.digest(made) == json.loads(bench.members()[0][1])["manifest"]
+
+
+def resealed(firmware: Firmware, members: Sequence[tuple[str, bytes]]) -> Path:
+    """Sign and encrypt what an enemy who has the key might."""
+    made = firmware.place / "hostile.delta.gpg"
+    made.unlink(missing_ok=True)
+    with gpg.seal(made, sign_with=firmware.keys.signer, encrypt_for=[firmware.keys.device],
+                  home=firmware.keys.home) as pipe:
+        pipe.write(zstd.compress(archive(members)))
+    return made
+
+
+HOSTILE = ["other changes", "other literals", "behind the old file", "a huge number", "too large", "a huge base"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_delta_with_a_good_signature(firmware: Firmware, name: str) -> None:
+    bench = Bench(firmware)
+    head, segment = bench.members()
+    made = resealed(firmware, [head, (segment[0], SEGMENTS[name](segment[1]))])
+    before = picture(firmware.target)
+    for verb in ("install", "verify"):
+        said = firmware.run(verb, made, fails=21)
+        assert len(said.splitlines()) == 1 and ": cannot " in said
+    assert picture(firmware.target).keys() == before.keys()
+
+
+def test_verify_applies_a_delta_to_its_base(firmware: Firmware, tmp_path: Path) -> None:
+    made, full = prepared(firmware)
+    before = picture(firmware.target)
+    assert f"{made}: good (fw-2, 5 files, signed by" in firmware.run("verify", made)
+    assert picture(firmware.target) == before
+    alter_content(firmware.target / "fw-1/bin/app")
+    assert "of its base release" in firmware.run("verify", made, fails=25)
+    firmware.target = tmp_path / "other"
+    firmware.install(full)
+    assert "what it makes can't be checked" in firmware.run("verify", made)
 
 
 BLOBS = st.sampled_from([b"", b"a", b"\0" * 70_000, WORDS[:30_000], WORDS[:15_000] + b"!" + WORDS[15_000:30_000],
