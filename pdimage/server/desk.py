@@ -72,12 +72,26 @@ class Desk:
 
     def _accept(self, asked: Asked, digest: str, client: str) -> Entry:
         entry = self.requests.find(digest)
-        if entry is None:
-            entry = self.requests.accept(asked, digest, client)
+        outdated = entry is not None and self._is_outdated(entry)
+        if entry is None or outdated:
+            entry = self.requests.accept(asked, digest, client, anew=outdated)
             self.doorbell.ring()
         elif entry.state == "done":
             self._hits[digest] += 1
         return self._remember(entry)
+
+    def _is_outdated(self, entry: Entry) -> bool:
+        """Tell whether the catalogue has other versions of an image's packages by now. What an ImageBuilder has is
+        known from the last time it was asked, so that is no reason."""
+        if entry.image is None:
+            return False
+        wish, now = entry.request, self.known.now
+        distro = now.distros.get(wish.distro)
+        if distro is None or distro.builder != "images" or wish.version not in distro.versions:
+            return False
+        known = distro.versions[wish.version].packages
+        manifest = self.images.manifest(entry.image.manifest_hash) or {}
+        return any(name in known and known[name].version != version for name, version in manifest.items())
 
     def _find(self, digest: str) -> Entry | None:
         entry = self.requests.find(digest)

@@ -21,7 +21,7 @@ from pdimage.server.refusals import Refused
 
 PUBLIC_KEY = "signing-key.asc"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_FOREVER = {**CORS, "Cache-Control": "public, max-age=86400, immutable"}
+_CACHED = {**CORS, "Cache-Control": "public, max-age=3600"}
 
 
 class Files:
@@ -39,7 +39,7 @@ class Files:
         if path is not None:
             if not path.is_file():
                 raise Refused(404, "this file is gone; ask for the image again")
-            return FileResponse(path, headers=_FOREVER, media_type="application/octet-stream")
+            return FileResponse(path, headers=_CACHED, media_type="application/octet-stream")
         if self.desk.settings.store_redirect and request.method == "GET":
             return RedirectResponse(await in_thread(self.desk.store.link, digest, name), 302, CORS)
         return self._stream(request, digest, found)
@@ -79,7 +79,7 @@ class Files:
 
     def _stream(self, request: Request, digest: str, file: File) -> Response:
         """Pass a file on from the store, whose size is known: old clients compare it with Content-Length."""
-        headers = {**_FOREVER, "Accept-Ranges": "bytes", "ETag": f'"{file.sha256}"'}
+        headers = {**_CACHED, "Accept-Ranges": "bytes", "ETag": f'"{file.sha256}"'}
         start, end, status = 0, file.size, 200
         asked = _RANGE.fullmatch(request.headers.get("range", ""))
         unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]

@@ -43,14 +43,16 @@ class Requests:
         with self.engine.connect().execution_options(reading=True) as connection:
             return self._find(connection, digest)
 
-    def accept(self, asked: Asked, digest: str, client: str) -> Entry:
+    def accept(self, asked: Asked, digest: str, client: str, *, anew: bool = False) -> Entry:
         """Put a request into the queue, or join the equal one that is there, and return it.
+
+        ANEW: one that is done is built again; its image is there until the new one is.
 
         :raises Refused: the queue is full (503), or the client has too much in it (429)
         """
         with self.engine.begin() as connection:
             entry = self._find(connection, digest)
-            if entry is None:
+            if entry is None or (anew and entry.state == "done"):
                 self._check_limits(connection, client)
                 self._insert(connection, asked, digest, client)
                 entry = self._find(connection, digest)
@@ -58,12 +60,12 @@ class Requests:
         return entry
 
     def _insert(self, connection: sa.Connection, asked: Asked, digest: str, client: str) -> None:
-        """Insert a request, or begin anew with one whose failure is too old to count."""
+        """Insert a request, or begin anew with one that is ended."""
         row = {"request": msgspec.json.encode(asked.request).decode(), "defaults": asked.defaults, "client": client,
                "state": "queued", "stage": "", "accepted": self.clock(), "started": None, "finished": None,
                "attempts": 0, "worker": "", "lease": "", "lease_until": None, "failure": "", "error": ""}
         again = connection.execute(
-            sa.update(requests).where(requests.c.hash == digest, requests.c.state == "failed").values(row))
+            sa.update(requests).where(requests.c.hash == digest, requests.c.state.in_(["failed", "done"])).values(row))
         if again.rowcount:
             connection.execute(sa.delete(logs).where(logs.c.hash == digest))
         else:
