@@ -59,8 +59,10 @@ class Command(click.Command):
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             what = error.strerror or str(error)
-            kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else SystemSetup
-            raise Failure(name, kind(f"cannot go on:{where} {what}"), kind.exit_code) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                advice = f"cannot go on:{where} {what}; run fussy-clean or make room"
+                raise Failure(name, NoSpace(advice), NoSpace.exit_code) from error
+            raise Failure(name, SystemSetup(f"cannot go on:{where} {what}"), SystemSetup.exit_code) from error
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -7,8 +7,8 @@ changed, and each file there is replaced or verified; from then on fussy.enable 
 import hashlib
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -238,12 +238,13 @@ class Run:
             next_window=self.choice.opens if self.choice else 0,
             problems=[Problem(str(error).partition(": ")[0], str(error)) for error in self.troubles],
             told=self.old.told if line == self.old.line else 0, seen=self.seen, spoilt=self.spoilt)
-        if outcome != "nothing-new" and (outcome == "updated" or line != self.old.line):
-            history.append(self.place, history.Event(
-                at, outcome, line, code, self.source, self.version if outcome == "updated" else "",
-                device.version(self.target) if outcome == "updated" else "", self.downloaded,
-                [problem.why for problem in new.problems]))
-        record.save(self.target, new)
+        with noted():
+            if outcome != "nothing-new" and (outcome == "updated" or line != self.old.line):
+                history.append(self.place, history.Event(
+                    at, outcome, line, code, self.source, self.version if outcome == "updated" else "",
+                    device.version(self.target) if outcome == "updated" else "", self.downloaded,
+                    [problem.why for problem in new.problems]))
+            record.save(self.target, new)
         return new
 
     def _waiting(self, outcome: Outcome) -> Waiting | None:
@@ -272,7 +273,17 @@ def should_tell(old: Record, new: Record) -> bool:
 
 def told(target: Target, new: Record) -> None:
     """Note that the line of NEW was printed."""
-    record.save(target, msgspec.structs.replace(new, told=new.at))
+    with noted():
+        record.save(target, msgspec.structs.replace(new, told=new.at))
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Go on where something can't be written down, as on a full disk: how a run ended must be told all the same."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("cannot note how this run ended: %s", error)
 
 
 def _facts(settings: Settings, me: Device) -> str:

@@ -5,6 +5,8 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -159,3 +161,40 @@ def test_a_delta_whose_base_was_altered_is_followed_by_the_full_bundle(channel: 
     assert "by a full bundle" in done.line
     assert [path.rpartition(".from-")[1] for path in server.requests if "firmware-3" in path] == [".from-", ""]
     assert router.current() == "firmware-3"
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(router: Router) -> Iterator[Router]:
+    """A router whose target is a file system of its own, of 24 MB."""
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", router.target]).returncode:
+        pytest.skip("needs to mount a file system")
+    try:
+        yield router
+    finally:
+        subprocess.run(["umount", router.target], check=True)
+
+
+@pytest.mark.parametrize("when", ["metadata/timestamp.json", "metadata/3.router.json", "targets/router"])
+def test_the_disk_becomes_full_and_stays_so(channel: Channel, server: Server, small: Router, when: str) -> None:
+    """Injected failures are told in tests/crash; this disk has really no room for anything that follows."""
+    small.update(expect="updated")
+    channel("add", "router", channel.tree(2, {"data": random.Random(2).randbytes(1_000_000)}))
+
+    def fill(path: str, answer: Answer) -> Answer:
+        if path.startswith(when):
+            with (small.target / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+                while True:
+                    ballast.write(bytes(4096))
+        return answer
+
+    server.fault = fill
+    assert "make room" in small.run(fails=23)
+    small.run(fails=23)
+    assert small.current() == "firmware-1"
+    server.fault = None
+    (small.target / "ballast").unlink()
+    small.update(expect="updated")
+    assert small.current() == "firmware-2"
