@@ -206,5 +206,6 @@ def line(report: Report) -> str:
         return f"{looked} {'is' if count == 1 else 'are'} whole"
     if report.broken == 1:
         return f"{looked}: 1 file was broken, it is {'' if report.mended else 'not '}mended"
-    mended = "all of them" if report.mended == report.broken else f"{report.mended} of them"
-    return f"{looked}: {report.broken} files were broken, {mended} are mended"
+    mended = "all of them are" if report.mended == report.broken else \
+        f"{report.mended} of them {'is' if report.mended == 1 else 'are'}"
+    return f"{looked}: {report.broken} files were broken, {mended} mended"

@@ -15,7 +15,7 @@ from fussy.commands import (
     target_option,
     verbose_option,
 )
-from fussy.errors import DamagedRelease
+from fussy.errors import DamagedRelease, SystemSetup
 from fussy.target import Target, find
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ class _Channel:
     def offers(self) -> "list[Offer]":
         from fussy.updating import fetching, settings
 
-        return fetching.offers(self._target, settings.load(self._settings), self._keyring)
+        try:
+            return fetching.offers(self._target, settings.load(self._settings), self._keyring)
+        except ModuleNotFoundError as error:
+            raise SystemSetup(f"cannot ask the channel: the Python package {error.name} is missing; install "
+                              "'fussy[update]'") from error
 
     def fetch(self, offer: "Offer") -> Path:
         from fussy.updating import fetching, settings

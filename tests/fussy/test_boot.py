@@ -20,7 +20,7 @@ from .machine import CHECKOUT, COMMANDS, Machine, private_machine
 
 BOOT = CHECKOUT / "fussy/boot"
 # All boots here have the uptime of the real machine, so the time allowed is long.
-RELEASE = json.dumps({"trial": {"confirm": "boot", "seconds": 1e9},
+RELEASE = json.dumps({"trial": {"confirm": "boot", "seconds": 1e7},
                       "health": [{"name": "app", "command": ["test", "!", "-e", "/etc/ill"], "seconds": 1}]})
 CRON = dict(re.findall(r"^(@reboot|\S+ \S+ \* \* \S+)\s+root\s+(.*)$", (BOOT / "fussy.cron").read_text(), re.MULTILINE))
 EARLY = {
@@ -64,7 +64,8 @@ def alone(machine: Machine, line: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_units_are_in_order(machine: Machine) -> None:
-    machine.run(f"mkdir -p /etc/systemd/system && cp {BOOT}/fussy-*.service {BOOT}/fussy-*.timer /etc/systemd/system")
+    machine.run("rm -rf /etc/systemd/system && mkdir -p /etc/systemd/system")
+    machine.run(f"cp {BOOT}/fussy-*.service {BOOT}/fussy-*.timer /etc/systemd/system")
     said = machine.run("cd /etc/systemd/system && systemd-analyze verify --man=no fussy-*.service fussy-*.timer 2>&1")
     assert said.stdout == ""
     for unit in BOOT.glob("*.service"):
@@ -123,3 +124,20 @@ def test_a_good_boot_confirms_and_a_check_that_fails_later_takes_back(machine: M
     alone(machine, LATE)
     assert " confirmed" in machine.run("fussy status").stdout
     assert current(machine).startswith("firmware-2")
+
+
+def test_the_clock_may_show_anything(machine: Machine) -> None:
+    """From 1970 to 2100 it is 400 times as long as the release is allowed."""
+    machine.run("fussy clean && fussy install firmware-2.tar.gz.gpg")
+    name = current(machine)
+    with_clock = "TZ=UTC FAKETIME_DONT_FAKE_MONOTONIC=1 faketime"
+    for _ in range(2):
+        for when in ("1970-01-01 00:01:00", "2100-01-01 00:00:00"):
+            machine.run(f"{with_clock} '{when}' /opt/fussy/bin/fussy recover --early")
+            machine.run(f"{with_clock} '{when}' /opt/fussy/bin/fussy check")
+            shown = machine.run(f"{with_clock} '{when}' /opt/fussy/bin/fussy status").stdout
+            assert f"trial     {name}: " in shown
+            assert f"check     {when[:10]}" in shown
+    boot(machine)
+    machine.run(f"{with_clock} '1970-01-01 00:01:00' /opt/fussy/bin/fussy trial")
+    assert f"last      1970-01-01 00:01:00Z {name} confirmed" in machine.run("fussy status").stdout

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +201,17 @@ def test_what_the_channel_does_not_have_is_left(router: Router, tmp_path: Path, 
     rot(router.target / "mine/mine")
     assert "1 file is broken; install the release again" in made_by(router, "check", "--repair", fails=24)
     assert [(left.release, left.path) for left in report(router).left] == [("mine", "mine")]
+
+
+def test_without_the_updater_the_disk_still_helps(router: Router) -> None:
+    rot(router.target / "firmware-2/b/only-2")
+    (router.target / "firmware-2/a/one").unlink()
+    line = "import sys; sys.modules['tuf'] = None; from fussy.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", line, "check", "--repair", "-t", router.target, "-k", router.keyring,
+                           "-s", router.toml, "-l", router.place / "log"], capture_output=True, text=True)
+    assert done.returncode == 24
+    assert "the Python package tuf" in done.stderr
+    assert "2 files were broken, 1 of them is mended" in done.stdout
 
 
 def test_a_part_that_another_key_signed_mends_nothing(router: Router) -> None:
