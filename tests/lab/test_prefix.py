@@ -1,11 +1,14 @@
 """Environments on paper: descriptions, addresses, leases, locks, settings, templates. No machine is started."""
 
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from fussy.errors import FussyError, SystemSetup
 from pdimage.errors import Mistakes
-from pdimage.lab import config, description, dirlock, subnet_lease, sysprep, topology, utils
+from pdimage.lab import acceleration, config, description, dirlock, subnet_lease, sysprep, topology, utils
 from pdimage.lab.templates import TemplateFailed, TemplateRepository, TemplateStore
 from pdimage.lab.utils import CommandStatus, RollbackContext, VectorThread
 
@@ -122,7 +125,7 @@ domains:
     with pytest.raises(Mistakes) as caught:
         description.load(file)
     assert [str(mistake).replace(f"{tmp_path}/", "") for mistake in caught.value.mistakes] == [
-        "LagoInitFile:2: nets.wan.colour: unknown",
+        "LagoInitFile:2: nets.wan.colour: unknown; known here: dhcp, dns_domain_name, gw, management, serve, type",
         "LagoInitFile:3: nets.lan.type: must be one of nat, bridge",
         "LagoInitFile:6: domains.router.memory: must be a whole number from 128 to 1048576",
         "LagoInitFile:7: domains.router.flavour: must be one of minimal, router",
@@ -228,11 +231,32 @@ def test_a_template_is_fetched_once_compared_with_its_hash_and_kept(tmp_path: Pa
         repository.get_by_name("switch")
 
 
+def test_a_repository_can_be_a_web_server(tmp_path: Path) -> None:
+    (tmp_path / "router-v1").write_bytes(b"disk")
+    (tmp_path / "router-v1.hash").write_text(hashlib.sha256(b"disk").hexdigest())
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "repo.metadata").write_text(json.dumps({
+            "name": "office", "sources": {"web": {"type": "http", "args": {"baseurl": address}}},
+            "templates": {"router": {"versions": {"v1": {"source": "web", "handle": "router-v1", "timestamp": "1"}}}}}))
+        latest = TemplateRepository.from_url(f"{address}/repo.metadata").get_by_name("router").get_latest_version()
+        store = TemplateStore(tmp_path / "store")
+        store.download(latest)
+        server.shutdown()
+    assert Path(store.get_path(latest)).read_bytes() == b"disk"
+    assert store.get_stored_metadata(latest) == {}
+
+
 def test_a_setting_that_is_wrong_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PDIMAGE_LAB_LEASE_DIR", str(tmp_path / "file/leases"))
     with pytest.raises(SystemSetup, match="name another directory in PDIMAGE_LAB_LEASE_DIR"):
         subnet_lease.acquire(uuid_of(tmp_path, "prefix"))
+    monkeypatch.setenv("PDIMAGE_LAB_ACCEL", "xen")
+    with pytest.raises(SystemSetup, match="set PDIMAGE_LAB_ACCEL to kvm or tcg"):
+        acceleration.found(tmp_path / "vmlinux", tmp_path / "initrd")
 
 
 # What makes a machine
