@@ -20,16 +20,17 @@ _SECONDS = 20.0
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A kind of file system for a disk of so many MEGABYTES; the disk's file is added to MAKE and CHECK.
+    """A kind of file system for a disk of so many MEGABYTES; the disk's file is added to MAKE and to CHECKS.
 
-    ``check`` is what a system runs at boot before it mounts. With ``overlay`` an overlayfs lies on top of it.
+    ``checks`` is what a system runs at boot before it mounts: the next if one can't repair what it finds. With
+    ``overlay`` an overlayfs lies on top of it.
     """
 
     name: str
     kernel: str
     megabytes: int
     make: tuple[str, ...]
-    check: tuple[str, ...] = ()
+    checks: tuple[tuple[str, ...], ...] = ()
     options: str = "loop"
     overlay: bool = False
 
@@ -40,18 +41,20 @@ class FileSystem:
             # a kernel may have it as a module
             if kernel not in known and subprocess.run(["modprobe", "-q", kernel], check=False).returncode:
                 return f"this kernel has no {kernel}"
-        absent = [program for program, *_ in (self.make, self.check or ("true",)) if shutil.which(program) is None]
+        absent = [program for program, *_ in (self.make, *self.checks) if shutil.which(program) is None]
         return f"{absent[0]} is not there" if absent else ""
 
 
 _EXT4 = ("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", "-J", "size=4")
+# "-p" gives up on a superblock that is torn (it lies in two sectors); "-y", fsck.repair=yes at boot, takes its backup.
+_E2FSCK = (("e2fsck", "-p"), ("e2fsck", "-y"))
 # A commit each second gives more moments at which something is half done than the usual five or thirty.
 FILESYSTEMS = {each.name: each for each in (
-    FileSystem("ext4", "ext4", 64, _EXT4, ("e2fsck", "-p"), "loop,commit=1"),
+    FileSystem("ext4", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1"),
     FileSystem("xfs", "xfs", 300, ("mkfs.xfs", "-q", "-K")),
     FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q", "-K"), (), "loop,commit=1"),
-    FileSystem("f2fs", "f2fs", 64, ("mkfs.f2fs", "-q"), ("fsck.f2fs", "-a")),
-    FileSystem("overlay", "ext4", 64, _EXT4, ("e2fsck", "-p"), "loop,commit=1", overlay=True),
+    FileSystem("f2fs", "f2fs", 64, ("mkfs.f2fs", "-q"), (("fsck.f2fs", "-a"),)),
+    FileSystem("overlay", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1", overlay=True),
 )}
 
 
@@ -67,12 +70,14 @@ def check(kind: FileSystem, image: Path) -> bool:
 
     :raises PartFailed: it can't be repaired without a person
     """
-    if not kind.check:
-        return False
-    code, output = tools.attempt([*kind.check, image], what=f"check {kind.name}")
-    if code > 3:  # fsck(8): 1 and 2 are errors that were corrected
-        raise PartFailed(f"cannot check {kind.name}: {kind.check[0]} ended with {code}:\n{tools.last_lines(output)}")
-    return code != 0
+    code, output = 0, ""
+    for argv in kind.checks:
+        code, output = tools.attempt([*argv, image], what=f"check {kind.name}")
+        if code < 4:  # fsck(8): 1 and 2 are errors that were corrected
+            return code != 0
+    if code:
+        raise PartFailed(f"cannot check {kind.name}: it ended with {code}:\n{tools.last_lines(output)}")
+    return False
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def powercut_command(
         seen: Counter[str] = Counter()
         for plan in plans:
             outcome = powercut.cut(rig, plan, keep)
-            seen.update(done=outcome.done, repaired=outcome.repaired, bad=bool(outcome.problems))
+            seen.update(done=int(outcome.done), repaired=int(outcome.repaired), bad=int(bool(outcome.problems)))
             if verbose or outcome.problems:
                 click.echo(f"{rig.kind.name}: {'; '.join(outcome.problems) or 'well'}: "
                            f"pdimage lab powercut -f {rig.kind.name} {plan.words()}")
@@ -130,7 +130,7 @@ def crash_states_command(
             begun = time.monotonic()
             seen: Counter[str] = Counter()
             for verdict in crashstates.replay(rig, SCENES[name], place, seed, samples):
-                seen.update(states=1, repaired=verdict.repaired, bad=bool(verdict.problems))
+                seen.update(states=1, repaired=int(verdict.repaired), bad=int(bool(verdict.problems)))
                 if verbose or verdict.problems:
                     click.echo(f"{rig.kind.name} {name}: {verdict.state.name}: {'; '.join(verdict.problems) or 'well'}")
             bad, count = bad + seen["bad"], count + seen["states"]
