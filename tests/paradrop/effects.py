@@ -14,8 +14,8 @@ from typing import Any
 from paradrop.lib import settings
 
 FILES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-PROGRAMS = 3
-"""Of programs, every third counts: there are many in a row, and the tests of pdconfd look at each of its own."""
+PROGRAMS = 5
+"""Of programs, every fifth counts: there are many in a row, and the tests of pdconfd look at each of its own."""
 
 
 @dataclass
