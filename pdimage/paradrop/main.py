@@ -117,7 +117,7 @@ def configure(args: argparse.Namespace) -> None:
         ValueError: a setting is not KEY:VALUE.
     """
     if args.mode in ("local", "unittest"):
-        settings.relocate(settings.TRIAL_DIR if args.mode == "local" else "/tmp/paradrop-unittest")
+        settings.relocate(settings.trialDirectory() if args.mode == "local" else "/tmp/paradrop-unittest")
     given = [*args.settings]
     if args.verbose:
         given.append("VERBOSE:True")

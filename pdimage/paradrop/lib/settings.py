@@ -68,8 +68,6 @@ INTERNAL_SYSTEM_DIR = "/paradrop"
 EXTERNAL_SYSTEM_DIR = "/var/lib/paradrop/system/{chute}"
 
 LOG_PATH = "/var/lib/paradrop/logs"
-TRIAL_DIR = "/tmp/paradrop"
-"""Where ``--local`` puts everything."""
 
 # What lies below the two directories and moves with them
 _BELOW_CONFIG = {
@@ -130,6 +128,11 @@ def updateSettings(slist: Iterable[str] | str | Path = ()) -> None:
                 given.setdefault(name, f"{given[root]}/{place}")
     for name, text in given.items():
         addSetting(name, parseValue(text))
+
+
+def trialDirectory() -> str:
+    """Return where ``--local`` puts everything."""
+    return "/tmp/paradrop"
 
 
 def relocate(root: str | Path) -> None:

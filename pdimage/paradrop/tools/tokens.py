@@ -21,7 +21,7 @@ def find(host: str, port: int) -> str | None:
     if kept:
         return kept
     if host == "localhost" or isLoopback(host):
-        return _of_daemon(Path(settings.RUNTIME_HOME_DIR)) or _of_daemon(Path(settings.TRIAL_DIR) / "run")
+        return _of_daemon(Path(settings.RUNTIME_HOME_DIR)) or _of_daemon(Path(settings.trialDirectory()) / "run")
     return None
 
 

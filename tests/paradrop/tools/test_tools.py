@@ -248,7 +248,7 @@ def test_links_do_not_travel(chute: Path) -> None:
         project.read(chute)
 
 
-def test_tokens_are_for_one_router(home: Path) -> None:
+def test_tokens_are_for_one_router(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens.keep("a", 1, "x")
     tokens.keep("a", 2, "y")
     assert (tokens.find("a", 1), tokens.find("a", 2), tokens.find("b", 1)) == ("x", "y", None)
@@ -257,7 +257,7 @@ def test_tokens_are_for_one_router(home: Path) -> None:
     path.write_text("root's\n")
     assert (tokens.find("localhost", 5), tokens.find("127.0.0.1", 5), tokens.find("b", 5)) == ("root's", "root's", None)
     path.unlink()
-    settings.addSetting("TRIAL_DIR", str(home / "trial"))
+    monkeypatch.setattr(settings, "trialDirectory", lambda: str(home / "trial"))
     assert tokens.find("localhost", 5) is None
     (home / "trial/run/api").mkdir(parents=True)
     (home / "trial/run/api/token").write_text("root's on trial\n")
