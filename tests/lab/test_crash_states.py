@@ -32,6 +32,15 @@ def test_every_state_boots_into_a_complete_release(name: str) -> None:
     assert all(states > 8 for states, _ in seen.values())
 
 
+@pytest.mark.lab
+def test_the_long_set(capsys: pytest.CaptureFixture[str]) -> None:
+    done = lab("crash-states", "-f", "all", seconds=3600)
+
+    with capsys.disabled():
+        print(f"\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_without_syncs_acknowledged_upgrades_are_lost_and_releases_broken() -> None:
     done = lab("crash-states", "-f", "ext4", "-f", "btrfs", "--scene", "install", "--samples", "0", "--without-sync")
 

@@ -26,6 +26,17 @@ def test_the_router_is_well_after_every_power_cut() -> None:
     assert done.stdout.startswith(f"ext4: {CUTS} cuts, seeds 1 to {CUTS}: 0 not well, "), done.stdout
 
 
+@pytest.mark.lab
+@pytest.mark.slow
+def test_the_long_set(capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(time.time())
+    done = lab("powercut", "--cuts", "130", "--seed", str(seed), "--filesystem", "all", seconds=3600)
+
+    with capsys.disabled():
+        print(f"\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_without_syncs_it_is_not_and_the_line_printed_does_it_again(tmp_path: Path) -> None:
     plan = "powercut -f ext4 --scene first --at 100000 --policy none --seed 1"

@@ -16,8 +16,8 @@ def check_machine() -> None:
         pytest.skip(f"{', '.join(absent)} missing: see scripts/packages")
 
 
-def lab(*words: str) -> "subprocess.CompletedProcess[str]":
+def lab(*words: str, seconds: float = 300) -> "subprocess.CompletedProcess[str]":
     """Run ``pdimage lab WORDS``."""
     check_machine()
     return subprocess.run([sys.executable, "-m", "pdimage", "lab", *words], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=300, check=False)
+                          stdin=subprocess.DEVNULL, timeout=seconds, check=False)
