@@ -200,7 +200,7 @@ class VM:
 
     # Getting in
 
-    def wait_for_ssh(self, connect_retries: int = 50, seconds: float = 300.0) -> None:
+    def wait_for_ssh(self, connect_retries: int = 50, seconds: float = 900.0) -> None:
         """Wait until it can be reached by ssh: it says on its serial line when it is up, then ssh is tried.
 
         :raises MachineFailed: it stopped, or did not come up in SECONDS
@@ -213,7 +213,7 @@ class VM:
             costs.note(f"boot to ssh, {self._spec['flavour']}", time.monotonic() - self._switched_on)
             self._switched_on = None
 
-    def await_boot(self, after: str, seconds: float = 300.0) -> str:
+    def await_boot(self, after: str, seconds: float = 900.0) -> str:
         """Wait until it is up and return which boot that is; AFTER is one that is over and does not count.
 
         :raises MachineFailed: it stopped, or did not come up in SECONDS
@@ -228,7 +228,7 @@ class VM:
             time.sleep(0.03)
         return boot
 
-    def reboot(self, seconds: float = 300.0) -> None:
+    def reboot(self, seconds: float = 900.0) -> None:
         """Let it boot again, and wait until it can be reached."""
         boot = self.console.boot_id()
         self.ssh(_asking_the_first_program("reboot"), show_output=False)
@@ -246,7 +246,7 @@ class VM:
         """
         return self._live_session().run(command, data, shown=show_output, seconds=seconds)
 
-    def run(self, command: str | Sequence[str], data: str | None = None, seconds: float | None = 300.0) -> str:
+    def run(self, command: str | Sequence[str], data: str | None = None, seconds: float | None = 900.0) -> str:
         """Run COMMAND in it, and return what it printed.
 
         :raises MachineFailed: the command failed; the message has what it said
