@@ -48,11 +48,13 @@ class FileSystem:
 _EXT4 = ("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", "-J", "size=4")
 # "-p" gives up on a superblock that is torn (it lies in two sectors); "-y", fsck.repair=yes at boot, takes its backup.
 _E2FSCK = (("e2fsck", "-p"), ("e2fsck", "-y"))
+# btrfs counts on a disk that never tears its superblock of 4096 bytes; this copies it from the backup if it does.
+_SUPER_RECOVER = (("btrfs", "rescue", "super-recover", "-y"),)
 # A commit each second gives more moments at which something is half done than the usual five or thirty.
 FILESYSTEMS = {each.name: each for each in (
     FileSystem("ext4", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1"),
     FileSystem("xfs", "xfs", 300, ("mkfs.xfs", "-q", "-K")),
-    FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q", "-K"), (), "loop,commit=1"),
+    FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q", "-K"), _SUPER_RECOVER, "loop,commit=1"),
     FileSystem("f2fs", "f2fs", 64, ("mkfs.f2fs", "-q"), (("fsck.f2fs", "-a"),)),
     FileSystem("overlay", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1", overlay=True),
 )}
