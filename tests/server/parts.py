@@ -112,7 +112,7 @@ class Store(Part):
 
     def start(self) -> None:
         super().start()
-        made = urllib3.request("PUT", f"http://127.0.0.1:{self.port}/images")
+        made = urllib3.request("PUT", f"http://127.0.0.1:{self.port}/images", timeout=90)
         assert made.status == 200
 
     def settings(self, prefix: str) -> dict[str, object]:

@@ -114,7 +114,8 @@ def test_a_flood_is_held_off_and_others_are_served(start: Start) -> None:
 
     def ask(number: int) -> tuple[int, bool]:
         wish = request(defaults=f"echo {number}")
-        found = urllib3.request("POST", f"{server.url}/api/build-request", json=wish, retries=False)
+        found = urllib3.request("POST", f"{server.url}/api/build-request", json=wish, retries=False,
+                                timeout=90)
         return found.status, "Retry-After" in found.headers
 
     with ThreadPoolExecutor(50) as pool:

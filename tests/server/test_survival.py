@@ -53,7 +53,7 @@ def test_twenty_equal_requests_are_one_build(start: Start, parts: dict[str, obje
     server = start(openwrt=True, **MANY, **parts)
 
     def ask(_: int) -> tuple[int, str]:
-        asked = urllib3.request("POST", f"{server.url}/api/build-request", json=OPENWRT)
+        asked = urllib3.request("POST", f"{server.url}/api/build-request", json=OPENWRT, timeout=90)
         return asked.status, asked.json()["request_hash"]
 
     with ThreadPoolExecutor(20) as pool:
