@@ -30,7 +30,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ``custom`` field of a target. Unknown fields are passed over, so that later publishers can say more.
 
     ``release`` and ``version`` are the manifest's, ``digest`` its SHA-256 (``fussy.manifest.digest``): what a device
-    has once it has installed this. ``base`` (deltas): the digest of the release that must be there.
+    has once it has installed this. ``base`` (deltas): the digest of the release that must be there;
+    ``memory``: MiB that applying it takes.
 
     ``compatible``, ``installer``, ``upgrade_from`` and ``floor`` say what the manifest says, before it is downloaded;
     the publisher may raise the floor. ``size_installed``: bytes of all files. ``percent`` and ``seed``: gradual
@@ -44,6 +45,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     compatible: list[str] = []
     digest: _Digest
     base: _Digest | Literal[""] = ""
+    memory: int = 0
     installer: str = ""
     upgrade_from: str = ""
     floor: str = ""

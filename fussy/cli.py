@@ -41,12 +41,13 @@ from fussy.errors import DamagedRelease
 @click.option("-B", "--base", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="RELEASE",
               help="Make a delta for devices that have this older release: its directory, as fussy installed or "
               "unpacked it.")
+@click.option("-m", "--memory", type=click.IntRange(1, 32), default=8, show_default=True, metavar="MIB",
+              help="What a device may need to apply the delta, beside what any bundle takes.")
 @verbose_option
 def pack_command(
     directory: Path | None, root: Path, exclude: Sequence[str], encrypt_for: Sequence[str], sign_with: str | None,
     compress: str, firmware_version: str | None, compatible: Sequence[str], output: Path | None,
-    passphrase_file: Path | None, base: Path | None,
-    verbose: bool,
+    passphrase_file: Path | None, base: Path | None, memory: int, verbose: bool,
 ) -> None:
     """Pack a directory into a signed firmware bundle and print the bundle's name.
 
@@ -60,7 +61,7 @@ def pack_command(
     with progress.bar("packing") as show:
         bundle = pack(directory or root, excludes=exclude, encrypt_for=encrypt_for, sign_with=sign_with,
                       compress=compress, version=firmware_version, compatible=compatible, output=output,
-                      passphrase_file=passphrase_file, base=base, progress=show)
+                      passphrase_file=passphrase_file, base=base, memory=memory, progress=show)
     click.echo(bundle)
 
 
@@ -70,11 +71,13 @@ def pack_command(
 @keyring_option
 @target_option
 @click.option("-b", "--board", multiple=True, metavar="NAME", help="Name of this board (default: see fussy status).")
+@click.option("-m", "--memory", type=click.IntRange(1, 32), default=8, show_default=True, metavar="MIB",
+              help="Refuse a delta that needs more.")
 @logfile_option
 @verbose_option
 def install_command(
-    bundle: Path | None, file: Path | None, keyring: Path, target: Path, board: Sequence[str], logfile: Path,
-    verbose: bool,
+    bundle: Path | None, file: Path | None, keyring: Path, target: Path, board: Sequence[str], memory: int,
+    logfile: Path, verbose: bool,
 ) -> None:
     """Verify a firmware bundle, unpack it beside the running release, and switch to it.
 
@@ -87,7 +90,8 @@ def install_command(
         raise click.UsageError("name the bundle to install")
     start_logging(verbose, logfile)
     with progress.bar("installing") as show:
-        install_release(bundle or file or Path(), keyring, target, boards=list(board), progress=show)
+        install_release(bundle or file or Path(), keyring, target, boards=list(board), progress=show,
+                        memory=memory)
 
 
 @command("fussy-clean")

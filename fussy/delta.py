@@ -22,15 +22,11 @@ from fussy.errors import SystemSetup
 from fussy.frames import zstd
 from fussy.oldfiles import BASE_MANIFEST, FIRST_ENTRY, NO_BASE
 
-# A segment is closed once it describes as much.
-_SEGMENT = 1 << 19
 _WINDOW = 4 << 20
 _AROUND = 4 << 20
 # Below as many bytes to compare, starting processes takes longer than comparing.
 _SMALL = 4 << 20
 _LEVEL = 19
-# What a device needs as memory; more makes deltas hardly smaller, for their differences lie near each other.
-_WINDOW_LOG = 21
 _DIGITS = re.compile(rb"[0-9]+")
 
 
@@ -61,6 +57,14 @@ def base_release(directory: Path) -> Base:
     return Base(described, manifest.decode(described).entries, os.path.realpath(os.fsencode(directory)))
 
 
+def segment_size(memory: int) -> int:
+    """Return the bytes of contents after which a segment is closed, for as many MiB of memory on the device.
+
+    Its last step makes twice as many at most, so it fits into ``patch.largest_segment``.
+    """
+    return memory << 16
+
+
 def suffix(base: Base) -> str:
     """Return what follows the name of a release in the name of its delta."""
     return f".from-{base.digest[:16]}.delta.gpg"
@@ -76,7 +80,7 @@ class _Segments:
         self._numbers: list[bytearray] = [bytearray() for _ in range(4)]
         self._changes: list[bytes] = []
         self._literals: list[bytes] = []
-        self.size = 0
+        self.size = self.steps = 0
 
     def begin(self, base: int) -> None:
         """Begin a content."""
@@ -90,6 +94,7 @@ class _Segments:
         self._changes.append(changes)
         self._literals.append(literals)
         self.size += len(changes) + len(literals)
+        self.steps += 1
 
     def take(self) -> bytes:
         """Return the segment and begin the next."""
@@ -186,35 +191,36 @@ class _Chooser:
         return None
 
 
-def segments(wanted: Sequence[Content]) -> Iterator[tuple[int, bytes]]:
+def segments(wanted: Sequence[Content], memory: int) -> Iterator[tuple[int, bytes]]:
     """Yield the segments of a delta that holds WANTED, each with the bytes of contents it makes."""
+    size, steps = segment_size(memory), patch.most_steps(memory)
     out = _Segments()
     for content, windows in _compared(wanted):
         out.begin(content.base)
         place = 0
         for window in windows:
-            for goal, change, literal in _small(window):
+            for goal, change, literal in _small(window, size):
                 out.put(goal - place if change else 0, change, literal)
                 place = goal + len(change) if change else place
-                if out.size >= _SEGMENT:
+                if out.size >= size or out.steps == steps:
                     yield out.size, out.take()
     if out.size:
         yield out.size, out.take()
 
 
-def _small(window: Difference) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield the steps of a window with their bytes, none larger than a segment."""
+def _small(window: Difference, most: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield the steps of a window with their bytes, at most MOST to take and as many to add."""
     changed = copied = 0
     for place, adds, copies in window.steps:
-        for start in range(0, adds, _SEGMENT):
-            size = min(_SEGMENT, adds - start)
-            last = start + size == adds and copies <= _SEGMENT
+        for start in range(0, adds, most):
+            size = min(most, adds - start)
+            last = start + size == adds and copies <= most
             yield (place + start, window.changes[changed:changed + size],
                    window.literals[copied:copied + copies] if last else b"")
             changed += size
-        if not adds or copies > _SEGMENT:
-            for start in range(0, copies, _SEGMENT):
-                yield 0, b"", window.literals[copied + start:copied + min(start + _SEGMENT, copies)]
+        if not adds or copies > most:
+            for start in range(0, copies, most):
+                yield 0, b"", window.literals[copied + start:copied + min(start + most, copies)]
         copied += copies
 
 
@@ -239,10 +245,12 @@ def _compared(wanted: Sequence[Content]) -> Iterator[tuple[Content, Iterator[Dif
             yield content, results(-(-content.size // _WINDOW))
 
 
-def stream(base: Base, name: str, described: bytes, found: Sequence[tree.Found]) -> Iterator[tuple[int, bytes]]:
+def stream(
+    base: Base, name: str, described: bytes, found: Sequence[tree.Found], memory: int = patch.MEMORY
+) -> Iterator[tuple[int, bytes]]:
     """Yield the delta from BASE to the tree FOUND, compressed, with the bytes of contents that are done with each part.
 
-    NAME is the name of the new release, DESCRIBED its manifest.
+    NAME is the name of the new release, DESCRIBED its manifest, MEMORY how many MiB a device may need to apply it.
 
     :raises SystemSetup: bsdiff4 is missing
     """
@@ -253,9 +261,10 @@ def stream(base: Base, name: str, described: bytes, found: Sequence[tree.Found])
     except ImportError as error:
         raise SystemSetup("cannot make a delta: bsdiff4 is missing; install fussy[publish]") from error
     option = zstd.CompressionParameter
-    compressor = zstd.ZstdCompressor(options={option.compression_level: _LEVEL, option.window_log: _WINDOW_LOG})
+    compressor = zstd.ZstdCompressor(options={option.compression_level: _LEVEL,
+                                              option.window_log: patch.window_log(memory)})
     head = json.dumps({"format": patch.FORMAT, "base": base.digest, "manifest": manifest.digest(described),
-                       "size": len(described)}).encode() + b"\n"
+                       "size": len(described), "memory": memory}).encode() + b"\n"
     wanted = list(contents(base, found))
     there = manifest.total_size(item.entry for item in found) - sum(content.size for content in wanted)
     yield there, compressor.compress(_member(name, patch.HEAD, head))
@@ -264,7 +273,7 @@ def stream(base: Base, name: str, described: bytes, found: Sequence[tree.Found])
         file.flush()
         old = base.root + b"/" + manifest.PATH
         first = Content(file.name, len(described), BASE_MANIFEST, old, len(base.described))
-        for i, (size, segment) in enumerate(segments([first, *wanted])):
+        for i, (size, segment) in enumerate(segments([first, *wanted], memory)):
             yield size, compressor.compress(_member(name, b"%s%d" % (patch.SEGMENTS, i), segment))
     yield 0, compressor.compress(tarball.END) + compressor.flush()
 

@@ -18,6 +18,7 @@ from fussy import disk, place, recover, state
 from fussy import enable as enabling
 from fussy import target as targets
 from fussy.errors import FussyError, Reverted, SystemSetup, Unrecoverable
+from fussy.patch import MEMORY
 from fussy.unpack import Progress
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def install(
 
 def install_release(
     filename: Path, keyring: Path, target: Path, *, boards: list[str] | None = None, progress: Progress | None = None,
-    accept: place.Accept | None = None,
+    accept: place.Accept | None = None, memory: int = MEMORY,
 ) -> Path:
     """Do what :func:`install` does, with a progress report; return the path of the release that is now current.
 
-    ACCEPT may refuse the verified bundle by what it says of itself, before anything is written.
+    ACCEPT may refuse the verified bundle by what it says of itself, before anything is written. A delta that needs more
+    than MEMORY MiB is refused.
 
     :raises Reverted: an earlier release was brought back
     :raises Unrecoverable: none could be
@@ -62,7 +64,7 @@ def install_release(
     """
     with ready(target) as held:
         release, digest = place.place(held, filename, keyring, boards=boards or held.boards(), progress=progress,
-                                      accept=accept)
+                                      accept=accept, memory=memory)
         enabling.make_current(held, release, "install", digest)
         return release
 

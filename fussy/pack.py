@@ -32,6 +32,7 @@ def pack(
     output: Path | None = None,
     passphrase_file: Path | None = None,
     base: Path | None = None,
+    memory: int = 8,
     progress: Progress | None = None,
 ) -> str:
     """Bundle the directory ROOT_DIR into a signed firmware file and return its absolute name.
@@ -40,10 +41,10 @@ def pack(
     tar's ``--exclude`` takes them. ENCRYPT_FOR names the keys (id, fingerprint or unique e-mail) of those who can open
     it; without it the bundle is signed only. SIGN_WITH is the key that signs (gpg's default key otherwise), COMPRESS
     ``gzip`` or ``zstd``. VERSION and COMPATIBLE go before what the tree's ``.fussy/release.json`` says. OUTPUT is the
-    directory of the bundle (otherwise a new temporary one). With BASE, the directory of an
-    older release with its manifest, a delta is made in place of a full bundle: it installs the same release on devices
-    that have the older one (see fussy.patch). Keys come from ``GNUPGHOME``. The bundle appears under its name only when
-    it is complete.
+    directory of the bundle (otherwise a new temporary one). With BASE, the directory of an older release with its
+    manifest, a delta is made in place of a full bundle: it installs the same release on devices that have the older one
+    and allow it MEMORY MiB (default 8, see fussy.patch). Keys come from ``GNUPGHOME``. The bundle appears under its
+    name only when it is complete.
 
     :raises BadBundle: the tree can't be a firmware (its name, its description, device nodes that it does not announce).
     :raises SystemSetup: no such directory, no such key, no gpg.
@@ -66,7 +67,7 @@ def pack(
         from fussy import delta
 
         old = delta.base_release(base)
-        suffix, stream = delta.suffix(old), delta.stream(old, root.name, described, found)
+        suffix, stream = delta.suffix(old), delta.stream(old, root.name, described, found, memory)
     else:
         chosen = frames.FORMATS[compress]
         packed = pieces.compressed(pieces.cut(root.name, described, found), chosen.compress)

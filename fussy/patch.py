@@ -1,10 +1,11 @@
 """Rebuilds the contents of a release from a delta and the release it was made against (made by :mod:`fussy.delta`).
 
-A delta is a bundle like any other, an OpenPGP message around a zstd-compressed tar with one top directory (its window
-at most 8 MiB; :mod:`fussy.delta` takes 2 MiB), so ``gpg -d FILE | zstd -d | tar x`` opens it. Its members::
+A delta is a bundle like any other, an OpenPGP message around a zstd-compressed tar with one top directory, so
+``gpg -d FILE | zstd -d | tar x`` opens it. Its members::
 
     NAME/.fussy/delta.json       {"format": 1, "base": SHA-256 of the manifest of the base release,
-                                  "manifest": SHA-256 of the manifest of the new one, "size": its size}
+                                  "manifest": SHA-256 of the manifest of the new one, "size": its size,
+                                  "memory": MiB that applying it takes}
     NAME/.fussy/delta/0, 1, …    segments
 
 The segments hold, one after the other: the new manifest, then each content that no file of the base has (by SHA-256),
@@ -27,9 +28,13 @@ literals  the bytes that come as they are
 The first four are numbers in LEB128 (DWARF 5, section 7.6), seeks with the sign in the lowest bit. A content may go
 over several segments; a step may not. This is how bsdiff describes a difference (Colin Percival, 2003).
 
-A delta is signed, yet nothing in it is believed: a segment is at most 4 MiB, nothing is read outside the old file that
-is named, no content gets longer than its manifest says, and each must have its SHA-256. Memory does not depend on the
-size of files: the window, one segment, one block of an old file.
+Memory does not depend on the size of files: the window of zstd, one segment with its steps, one block of an old file.
+Whoever packs says how much they may take together, from 1 to 32 MiB: a quarter each is for the window and for a
+segment, the rest for its steps and the copies that are made on the way. A device refuses what needs more than it
+allows (8 MiB unless it was set), before anything is written. This comes on top of what installing any bundle takes.
+
+A delta is signed, yet nothing in it is believed: no segment is larger than its memory allows, nothing is read outside
+the old file that is named, no content gets longer than its manifest says, and each must have its SHA-256.
 """
 
 import os
@@ -41,7 +46,7 @@ from pathlib import Path
 import msgspec
 
 from fussy import manifest
-from fussy.errors import BadBundle
+from fussy.errors import BadBundle, UnusableDelta
 from fussy.oldfiles import Find, OldFiles, broken
 from fussy.tarball import Member
 
@@ -49,13 +54,15 @@ FORMAT = 1
 HEAD = b".fussy/delta.json"
 SEGMENTS = b".fussy/delta/"
 PARTS = struct.Struct("<6I")
-MAX_SEGMENT = 4 << 20
+# MiB that applying a delta takes: what is usual, and the most; zstd's window is 8 MiB then, as for any bundle.
+MEMORY, MOST_MEMORY = 8, 32
 
 _BLOCK = 1 << 14
 _OUT = 1 << 18
 _LOW = int.from_bytes(b"\x7f" * _BLOCK, "little")
 _HIGH = int.from_bytes(b"\x80" * _BLOCK, "little")
 _ZEROS = bytes(_BLOCK)
+_GOES_ON = bytes(range(0x80, 0x100))
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +72,26 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base: str
     manifest: str
     size: int
+    memory: int
+
+
+def window_log(memory: int) -> int:
+    """Return the logarithm of zstd's window for as many MiB of memory: a quarter, rounded down to a power of two.
+
+    >>> [1 << window_log(memory) >> 10 for memory in (1, 8, 12, 32)]
+    [256, 2048, 2048, 8192]
+    """
+    return 17 + memory.bit_length()
+
+
+def largest_segment(memory: int) -> int:
+    """Return the bytes that a segment may have."""
+    return memory << 18
+
+
+def most_steps(memory: int) -> int:
+    """Return how many steps a segment may have; each takes about 160 bytes while it is applied."""
+    return memory << 11
 
 
 def numbers(data: bytes | memoryview) -> Iterator[int]:
@@ -100,15 +127,19 @@ def add(old: bytes, change: bytes) -> bytes:
 class Patch:
     """A delta whose head has been read; ``manifest`` is the new release's, rebuilt."""
 
-    def __init__(self, head: Member, members: Iterator[Member], search: Find) -> None:
-        """Read HEAD and the first of MEMBERS, which follow it.
+    def __init__(self, head: Member, members: Iterator[Member], search: Find, memory: int = MOST_MEMORY) -> None:
+        """Read HEAD and the first of MEMBERS, which follow it. MEMORY: MiB that it may take.
 
-        :raises UnusableDelta: SEARCH finds no base, or it was altered
+        :raises UnusableDelta: it needs more memory, SEARCH finds no base, or it was altered
         :raises BadBundle: the delta is malformed
         """
         said = _head(head)
+        if said.memory > memory:
+            raise UnusableDelta(f"cannot install the delta: it needs {said.memory} MiB of memory, {memory} are allowed "
+                                "(--memory, or memory in update.toml); allow more, or install the full bundle")
         self._base = OldFiles(search(said.base))
-        self._segments = _segments(members)
+        self._memory = said.memory
+        self._segments = _segments(members, said.memory)
         self._steps: deque[tuple[int, int, int]] = deque()
         self._bases: deque[int] = deque()
         self._changes = self._literals = _Part(b"")
@@ -206,7 +237,7 @@ class Patch:
         data = next(self._segments, None)
         if data is None:
             raise broken("it ends too early")
-        bases, steps, changes, literals = _parsed(data)
+        bases, steps, changes, literals = _parsed(data, self._memory)
         self._bases.extend(bases)
         self._steps.extend(steps)
         self._changes, self._literals = _Part(changes), _Part(literals)
@@ -217,10 +248,11 @@ def check(members: Iterator[Member]) -> int:
 
     :raises BadBundle: they are malformed
     """
-    return sum(added + copied for data in _segments(members) for _, added, copied in _parsed(data)[1])
+    return sum(added + copied for data in _segments(members, MOST_MEMORY)
+               for _, added, copied in _parsed(data, MOST_MEMORY)[1])
 
 
-def _parsed(data: bytes) -> tuple[list[int], list[tuple[int, int, int]], memoryview, memoryview]:
+def _parsed(data: bytes, memory: int) -> tuple[list[int], list[tuple[int, int, int]], memoryview, memoryview]:
     """Return bases, steps (seek, adds, copies), changes and literals of a segment, which fit together."""
     if len(data) < PARTS.size:
         raise broken("it ends too early")
@@ -228,6 +260,8 @@ def _parsed(data: bytes) -> tuple[list[int], list[tuple[int, int, int]], memoryv
     for length in PARTS.unpack_from(data):
         parts.append(memoryview(data)[start:start + length])
         start += length
+    if any(_count(part) > most_steps(memory) for part in parts[1:4]):
+        raise broken("a segment has too many steps")
     seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
     if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
         raise broken("a segment has parts that do not fit together")
@@ -235,6 +269,11 @@ def _parsed(data: bytes) -> tuple[list[int], list[tuple[int, int, int]], memoryv
         raise broken("a segment's steps do not fit its parts")
     steps = list(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
     return list(numbers(parts[0])), steps, parts[4], parts[5]
+
+
+def _count(part: memoryview) -> int:
+    """Return how many LEB128 numbers end in PART: each at a byte below 0x80."""
+    return len(bytes(part).translate(None, _GOES_ON))
 
 
 def _head(member: Member) -> Head:
@@ -249,12 +288,14 @@ def _head(member: Member) -> Head:
                         "install the full bundle")
     if not 0 < said.size <= manifest.MAX_SIZE:
         raise broken(f"a manifest of {said.size} bytes, at most {manifest.MAX_SIZE} are allowed")
+    if not 0 < said.memory <= MOST_MEMORY:
+        raise broken(f"{said.memory} MiB of memory, from 1 to {MOST_MEMORY} are possible")
     return said
 
 
-def _segments(members: Iterator[Member]) -> Iterator[bytes]:
+def _segments(members: Iterator[Member], memory: int) -> Iterator[bytes]:
     for i, member in enumerate(members):
-        if member.name.partition(b"/")[2] != b"%s%d" % (SEGMENTS, i) or member.size > MAX_SEGMENT:
+        if member.name.partition(b"/")[2] != b"%s%d" % (SEGMENTS, i) or member.size > largest_segment(memory):
             raise broken(f"{os.fsdecode(member.name)!r} is not segment {i}, or too long")
         yield b"".join(member.data)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from fussy import bundle, checked, disk, enable, hooks, manifest, oldfiles, owner, preflight, share, state, unpack
 from fussy.errors import NoSpace
+from fussy.patch import MEMORY
 from fussy.target import Target
 from fussy.trial import refuse_during
 
@@ -21,13 +22,14 @@ Accept = Callable[[manifest.Description], object]
 
 def place(
     target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None,
-    accept: Accept | None = None,
+    accept: Accept | None = None, memory: int = MEMORY,
 ) -> tuple[Path, str]:
     """Verify the bundle FILENAME, write its release into the locked TARGET; return its path and its digest.
 
     Nothing is left after an error, and nothing is written before the bundle is verified and is known to fit.
 
     :param accept: is given what the verified bundle says of itself, and raises an error if that is not to be had
+    :param memory: MiB that applying a delta may take
     :raises FussyError: see the errors of fussy.bundle, fussy.preflight and fussy.unpack
     """
     disk.check_durable(target.root)
@@ -40,7 +42,7 @@ def place(
             plan = _plan(target, boards, accept)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
-                                              progress=progress, find=partial(oldfiles.find, target))
+                                              progress=progress, find=partial(oldfiles.find, target), memory=memory)
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
         digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())

@@ -49,7 +49,7 @@ def unpack(filename: str | Path, keyring: str | Path = "/etc/fussy/keys") -> str
 
 def unpack_release(
     source: Source, directory: Path, plan: Plan, *, most: int | None, progress: Progress | None = None,
-    find: oldfiles.Find = oldfiles.nowhere,
+    find: oldfiles.Find = oldfiles.nowhere, memory: int = patch.MEMORY,
 ) -> manifest.Manifest:
     """Write the release in SOURCE (verified, compressed) to DIRECTORY, which is made for it, and return its manifest.
 
@@ -58,7 +58,10 @@ def unpack_release(
     asked before the first of them (with no entries) and again after the last, and the release gets the manifest that
     describes what was written.
 
+    A delta is applied to the base that FIND finds, if that takes at most MEMORY MiB.
+
     :raises BadBundle: the archive is damaged, unsafe, or not what its manifest says
+    :raises UnusableDelta: a delta needs more memory, or has no base here
     """
     missing: set[int] = set()
     archive = members(blocks(source, lambda first, count: any(i in missing for i in range(first, first + count))))
@@ -68,7 +71,7 @@ def unpack_release(
     directory.mkdir(mode=0o700)
     stage = Stage(os.fsencode(directory))
     top, _, rest = first.name.partition(b"/")
-    delta = patch.Patch(first, archive, find) if rest == patch.HEAD else None
+    delta = patch.Patch(first, archive, find, memory) if rest == patch.HEAD else None
     if delta or rest == manifest.PATH:
         described = delta.manifest if delta else _bounded(first)
         wanted = manifest.decode(described)

@@ -30,6 +30,8 @@ def making(function: Any) -> Any:
     for option in (
         click.option("--deltas", type=int, metavar="COUNT",
                      help="Make deltas from as many earlier releases (default: keep of settings.json)."),
+        click.option("--memory", type=click.IntRange(1, 32), metavar="MIB",
+                     help="What devices may need to apply a delta (default: memory of settings.json, 8)."),
         click.option("--parts", is_flag=True, help="Also make parts, of which routers repair single files."),
         click.option("-e", "--encrypt-for", multiple=True, metavar="KEY",
                      help="Encrypt for this OpenPGP key instead of those of settings.json (repeatable)."),
@@ -62,7 +64,8 @@ def wish(session: Session, options: dict[str, Any]) -> Any:
     sealing = Sealing(options.pop("sign_with") or settings.sign_with or None,
                       options.pop("encrypt_for") or settings.encrypt_for, options.pop("passphrase_file"))
     deltas = options.pop("deltas")
-    return Wish(settings.keep if deltas is None else deltas, options.pop("parts"), sealing, given(**options))
+    return Wish(settings.keep if deltas is None else deltas, options.pop("memory") or settings.memory,
+                options.pop("parts"), sealing, given(**options))
 
 
 def report(added: Any, as_json: bool) -> None:

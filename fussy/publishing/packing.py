@@ -42,14 +42,14 @@ def found_in(release: Stored, described: manifest.Manifest) -> list[tree.Found]:
             for entry in described.entries]
 
 
-def make_delta(release: Stored, base: Stored, directory: Path, sealing: Sealing) -> Path:
-    """Write the delta from BASE to RELEASE into DIRECTORY."""
+def make_delta(release: Stored, base: Stored, directory: Path, sealing: Sealing, memory: int) -> Path:
+    """Write the delta from BASE to RELEASE into DIRECTORY; devices may need MEMORY MiB to apply it."""
     data, described = entries(release)
     old_data, old = entries(base)
     start = delta.Base(old_data, old.entries, os.fsencode(base.path))
     output = directory / f"{release.name}{delta.suffix(start)}"
     with sealed(output, sealing) as pipe:
-        for _, part in delta.stream(start, release.name, data, found_in(release, described)):
+        for _, part in delta.stream(start, release.name, data, found_in(release, described), memory):
             pipe.write(part)
     return output
 

@@ -54,12 +54,14 @@ class Days(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``settings.json`` of a publisher.
 
-    ``keep``: releases for which a new one gets deltas, and which stay in the store. ``grace``: days for which files
-    stay that the channel no longer names. ``encrypt_for`` and ``sign_with``: keys of GNUPGHOME for bundles that are
-    made here. ``keyring``: another one than that of the private directory.
+    ``keep``: releases for which a new one gets deltas, and which stay in the store. ``memory``: MiB that devices may
+    need to apply a delta. ``grace``: days for which files stay that the channel no longer names. ``encrypt_for`` and
+    ``sign_with``: keys of GNUPGHOME for bundles that are made here. ``keyring``: another one than that of the private
+    directory.
     """
 
     keep: Annotated[int, msgspec.Meta(ge=0, le=100)] = 4
+    memory: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8
     grace: Annotated[float, msgspec.Meta(ge=0)] = 14
     days: Days = Days()
     encrypt_for: list[str] = []

@@ -25,9 +25,11 @@ _SUFFIX = re.compile(r"\.tar\.(gz|zst)\.gpg\Z")
 
 @dataclass(frozen=True)
 class Wish:
-    """How a release is to be offered; ``facts``: percent, window, security, notes, floor."""
+    """How a release is to be offered; ``memory``: MiB that devices may need to apply a delta; ``facts``: percent,
+    window, security, notes, floor."""
 
     deltas: int
+    memory: int
     parts: bool = False
     sealing: Sealing = field(default_factory=Sealing)
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -62,9 +64,9 @@ def add(work: Work, product: str, bundle: Path, wish: Wish) -> list[TargetFile]:
     offer = offer_for(described, release.digest, wish.facts)
     made = [(f"{release.name}{full_suffix(bundle)}", copied(work, bundle), offer)]
     for base in [one for one in store.stored(work.where, product) if one.digest != release.digest][:wish.deltas]:
-        file = packing.make_delta(release, base, work.where.staging, wish.sealing)
+        file = packing.make_delta(release, base, work.where.staging, wish.sealing, wish.memory)
         log.info("%s: %d bytes from %s", file.name, file.stat().st_size, base.name)
-        made.append((file.name, file, replaced(offer, kind="delta", base=base.digest)))
+        made.append((file.name, file, replaced(offer, kind="delta", base=base.digest, memory=wish.memory)))
     if wish.parts:
         made += [(part.file.name, part.file, replaced(offer, kind="part", first=part.first, last=part.last))
                  for part in packing.make_parts(release, work.where.staging, wish.sealing)]

@@ -75,7 +75,7 @@ def choose(found: Iterable[Found], device: Device, settings: Settings, owner: Ow
     refused, unfit, later = "", "", None
     for files in ordered:
         offer = files[0].offer
-        ways = _ways(files, device, spoilt)
+        ways = _ways(files, device, spoilt, settings.memory)
         if offer.digest in device.bad:
             refused = refused or f"{named(offer)} failed on this device before (see fussy status)"
         elif problem := _problem(offer, device):
@@ -116,10 +116,11 @@ def _problem(offer: Offer, device: Device) -> str:
     return ""
 
 
-def _ways(files: list[Found], device: Device, spoilt: Collection[str]) -> list[Found]:
-    """Return the files that this device could use, the smallest first; what is larger than the full bundle is not."""
+def _ways(files: list[Found], device: Device, spoilt: Collection[str], memory: int) -> list[Found]:
+    """Return the files that this device could use, the smallest first; what is larger than the full bundle is not, nor
+    a delta that needs more than MEMORY MiB."""
     usable = [file for file in files if file.sha256 not in spoilt
-              and (file.offer.kind == "full" or file.offer.base in device.bases)]
+              and (file.offer.kind == "full" or (file.offer.base in device.bases and file.offer.memory <= memory))]
     ordered = sorted(usable, key=lambda file: (file.length, file.offer.kind))
     full = next((i for i, file in enumerate(ordered) if file.offer.kind == "full"), len(ordered))
     return ordered[:full + 1]

@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     check_deadline: float = 120.0
     deadline: float = 4 * 3600.0
     proxy: str = ""
+    memory: int = 8
     device: str = ""
     boards: list[str] = []
     on_demand: Demand = Demand()
@@ -92,7 +93,7 @@ def _problems(settings: Settings) -> list[str]:
         wrong.append(f"window: {error}")
     wrong += [f"{name}: must not be below {least:g}" for name, least in
               (("random_delay", 0), ("bandwidth", 0), ("lowest_speed", 1), ("patience", 1), ("check_deadline", 1),
-               ("deadline", 1)) if not getattr(settings, name) >= least]
+               ("deadline", 1), ("memory", 1)) if not getattr(settings, name) >= least]
     if 0 < settings.bandwidth < settings.lowest_speed:
         wrong.append("bandwidth: must not be below lowest_speed, or each download would be given up")
     if settings.proxy not in ("", "none") and urlsplit(settings.proxy).scheme not in ("http", "https"):

@@ -198,7 +198,7 @@ class Run:
                     return again.outcome, again.reason, EXIT_CODES.get(again.outcome, 0)
                 with self.bar("installing") as show:
                     install.install_release(bundle, self.keyring, self.target.root, boards=list(me.boards),
-                                            progress=show)
+                                            progress=show, memory=self.settings.memory)
             except (UnusableDelta, sources.Missing) as error:
                 if last:
                     raise

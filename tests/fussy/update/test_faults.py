@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fussy import target as targets
+from fussy.publishing import packing
 from fussy.updating import trusted
 from tests.fussy.channels import Channel
 from tests.fussy.clocks import standing_at
@@ -161,6 +162,31 @@ def test_a_delta_whose_base_was_altered_is_followed_by_the_full_bundle(channel: 
     assert "by a full bundle" in done.line
     assert [path.rpartition(".from-")[1] for path in server.requests if "firmware-3" in path] == [".from-", ""]
     assert router.current() == "firmware-3"
+
+
+def test_a_delta_that_needs_more_memory_than_the_owner_allows_is_not_taken(channel: Channel, router: Router,
+                                                                            server: Server) -> None:
+    for number, memory in ((2, 8), (3, 9), (4, 9)):
+        if number == 4:
+            router.set(server.url, memory=9)
+        data = random.Random(1).randbytes(50_000) + bytes([number])
+        channel("add", "router", channel.tree(number, {"app": data}), "--memory", str(memory))
+        line = router.update(expect="updated").line
+    assert "updated from 3.0 to firmware-4 (version 4.0) by a delta bundle" in line
+    asked = [".from-" in path for path in server.requests if "firmware-3" in path.partition(".from")[0]]
+    assert asked == [False]
+
+
+def test_a_delta_that_turns_out_to_need_more_memory_is_followed_by_the_full_bundle(
+        channel: Channel, router: Router, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(1).randbytes(50_000)
+    channel("add", "router", channel.tree(2, {"app": data}))
+    router.update(expect="updated")
+    make = packing.make_delta
+    monkeypatch.setattr(packing, "make_delta", lambda *arguments: make(*arguments[:-1], 9))
+    channel("add", "router", channel.tree(3, {"app": data + b"3"}))
+    assert "by a full bundle" in router.update(expect="updated").line
+    assert [".from-" in path for path in server.requests if ".firmware-3" in path] == [True, False]
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
