@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fussy.manifest import Check, Limits
+from fussy.manifest import Check, Limits, Trial
 from pdimage.machine import Machine
 from pdimage.yamlsource import Place
 
@@ -119,6 +119,7 @@ class Image:
     floor: str = ""
     upgrade_from: str = ""
     limits: Limits = field(default_factory=Limits)
+    trial: Trial = field(default_factory=Trial)
     machine: Machine = field(default_factory=Machine.here)
     resources: Resources = Resources()
     settings: Mapping[str, str] = field(default_factory=dict)

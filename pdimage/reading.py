@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from fussy import versions
-from fussy.manifest import Check, Limits
+from fussy import manifest, versions
+from fussy.manifest import Check, Limits, Trial
 from paradrop.lib import settings as runtime
 from paradrop.lib.checks import Fields, not_empty, one_of, plain
 from pdimage import templates, textchecks
@@ -31,7 +31,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
          "templates": "[{source: motd.j2, target: etc/motd}]", "hooks": "{post_install: hook.sh}",
          "health": "[{name: page, http: 'http://127.0.0.1/'}]", "metadata": "{colour: blue}",
          "persistent": "[/etc/config]", "installer": '"2.0"', "floor": '"1.0"', "upgrade_from": '"1.0"',
-         "limits": "{post_install: 300}", "resources": "{memory: 256M}", "settings": "{PDFCD_PORT: 14321}",
+         "limits": "{post_install: 300}", "trial": "{confirm: boot}", "resources": "{memory: 256M}",
+         "settings": "{PDFCD_PORT: 14321}",
          "system": "/", "machine": "{processor: aarch64}", "keys": "keyring", "variables": "{port: 9000}"},
     "platform": {"paradrop": "true", "fussy": "true", "requirements": "requirements.lock", "wheels": "wheels",
                  "debian": "[dnsmasq-base]"},
@@ -39,9 +40,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
                  "config": "{services: {}}"},
     "templates[]": {"source": "motd.j2", "target": "etc/motd", "mode": '"0644"'},
     "hooks": {"pre_install": "stop.sh", "post_install": "start.sh"},
-    "health[]": {"name": "page", "command": "[bin/check]", "http": "'http://127.0.0.1/'", "contains": "Hello",
-                 "seconds": "30"},
+    "health[]": {"name": "page", "command": "[bin/check]", "http": "'http://127.0.0.1/'", "unit": "dnsmasq.service",
+                 "dhcp": "br-lan", "dns": "example.org", "tcp": "'127.0.0.1:22'", "route": "9.9.9.9",
+                 "lines": "[iptables, -S]", "contains": "Hello", "seconds": "30", "kept": "true"},
     "limits": {"pre_install": "300", "post_install": "300"},
+    "trial": {"confirm": "boot", "seconds": "3600", "boots": "2", "watchdog": "/dev/watchdog"},
     "machine": {"processor": "aarch64", "python": '"3.11"', "glibc": '"2.36"'},
     "resources": {"memory": "256M", "processors": "4", "radios": "{radio0: {hwmode: 11g}}", "lan": "[eth1]"},
 }
@@ -109,6 +112,7 @@ class Reader:
             installer=top.text("installer", textchecks.version) or "",
             floor=top.text("floor", textchecks.version) or "",
             upgrade_from=top.text("upgrade_from", textchecks.version) or "", limits=self._limits(top.fields("limits")),
+            trial=self._trial(top.fields("trial")),
             machine=self._machine(top.fields("machine")),
             resources=self._resources(top.fields("resources")), settings=self._settings(top),
             system=top.text("system", textchecks.absolute) or "/", keys=self._path(top, "keys", directory=True),
@@ -145,16 +149,24 @@ class Reader:
 
     def _check(self, fields: Fields) -> Check:
         found = Check(
-            name=fields.required("name"), command=list(fields.texts("command")),
-            http=fields.text("http", textchecks.address) or "",
-            contains=fields.text("contains") or "", seconds=_number(fields, "seconds", 30.0))
-        if ("command" in fields) == ("http" in fields):
-            fields.mistakes.append(f"{fields.path}: needs either a command or an http address")
+            name=fields.required("name"), command=list(fields.texts("command")), lines=list(fields.texts("lines")),
+            http=fields.text("http", textchecks.address) or "", seconds=_number(fields, "seconds", 30.0),
+            kept=_boolean(fields, "kept", False),
+            **{name: fields.text(name) or "" for name in ("unit", "dhcp", "dns", "tcp", "route", "contains")})
+        if sum(kind in fields for kind in manifest.KINDS) != 1:
+            fields.mistakes.append(f"{fields.path}: needs one of {', '.join(manifest.KINDS)}")
         fields.close()
         return found
 
     def _limits(self, fields: Fields) -> Limits:
         found = Limits(**{name: _number(fields, name, 300.0) for name in ("pre_install", "post_install")})
+        fields.close()
+        return found
+
+    def _trial(self, fields: Fields) -> Trial:
+        confirm = fields.text("confirm", one_of(*get_args(manifest.Confirm))) or "checks"
+        found = Trial(cast(manifest.Confirm, confirm), _number(fields, "seconds", 3600.0),
+                      fields.integer("boots", 1, 1000) or 2, fields.text("watchdog", textchecks.absolute) or "")
         fields.close()
         return found
 

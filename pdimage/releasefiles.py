@@ -17,6 +17,7 @@ from pdimage.description import Image
 from pdimage.programs import RELEASE_FILES
 
 SETTINGS = "etc/paradrop/settings"
+_UNITS = "etc/systemd/system"
 
 
 def write(tree: Path, image: Image) -> None:
@@ -34,9 +35,11 @@ def write(tree: Path, image: Image) -> None:
         lines = [f"{name} {shlex.quote(value)}\n" for name, value in sorted(image.settings.items())]
         treefiles.write(tree, SETTINGS, "# Settings of the runtime, as the image's description has them.\n"
                         + "".join(lines))
-        _unit(tree, "paradrop.service")
+        _unit(tree, "paradrop.service", "multi-user.target")
     if image.platform.fussy:
-        _unit(tree, "firmware-recover.service")
+        _unit(tree, "firmware-recover.service", "multi-user.target")
+        _unit(tree, "firmware-trial.timer", "timers.target")
+        treefiles.copy(tree, f"{_UNITS}/firmware-trial.service", RELEASE_FILES / "firmware-trial.service")
         treefiles.copy(tree, "etc/cron.d/firmware", RELEASE_FILES / "cron")
     for name, path in keyring_files(image.keys) if image.keys else ():
         treefiles.copy(tree, f"{treefiles.PRIVATE}/{name}", path)
@@ -70,7 +73,7 @@ def describe(image: Image) -> bytes:
     health = [*(check for check in _own_checks(image) if check.name not in given), *image.health]
     described = Description(
         version=image.version, compatible=list(image.compatible), installer=image.installer,
-        upgrade_from=image.upgrade_from, floor=image.floor, limits=image.limits, health=health,
+        upgrade_from=image.upgrade_from, floor=image.floor, limits=image.limits, trial=image.trial, health=health,
         metadata=dict(sorted(image.metadata.items())))
     return msgspec.json.format(msgspec.json.encode(described), indent=2) + b"\n"
 
@@ -82,8 +85,9 @@ def _own_checks(image: Image) -> Iterator[Check]:
         yield Check("runtime", http=f"http://127.0.0.1:{port}/v1/test", contains="SUCCESS", seconds=60)
 
 
-def _unit(tree: Path, name: str) -> None:
-    treefiles.copy(tree, f"etc/systemd/system/{name}", RELEASE_FILES / name)
-    wants = tree / "etc/systemd/system/multi-user.target.wants"
+def _unit(tree: Path, name: str, target: str) -> None:
+    """Write a unit of systemd that is started with TARGET."""
+    treefiles.copy(tree, f"{_UNITS}/{name}", RELEASE_FILES / name)
+    wants = tree / _UNITS / f"{target}.wants"
     wants.mkdir(exist_ok=True)
     (wants / name).symlink_to(f"../{name}")

@@ -45,6 +45,13 @@ stop_runtime() {
     done
 }
 
+start_timers() { # a trial begins now, not at the next boot
+    if has_systemd && [ -e "$release/etc/systemd/system/firmware-trial.timer" ]; then
+        systemctl daemon-reload
+        systemctl start firmware-trial.timer
+    fi
+}
+
 start_runtime() {
     if has_systemd; then
         systemctl daemon-reload

@@ -232,8 +232,8 @@ def test_the_command_ends_with_its_code_and_one_report(workshop: Workshop) -> No
 
 
 KNOWN = ("name", "version", "base", "boards", "compatible", "platform", "chutes", "overlay", "templates", "hooks",
-         "health", "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "resources", "settings",
-         "system", "machine", "keys", "variables")
+         "health", "metadata", "persistent", "installer", "floor", "upgrade_from", "limits", "trial", "resources",
+         "settings", "system", "machine", "keys", "variables")
 
 
 def test_a_lock_is_looked_at_before_anything_is_fetched(workshop: Workshop) -> None:

@@ -1,5 +1,6 @@
 """What an image does on a router: its hooks, links and runtime, through upgrades, fallbacks and what came before."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_what_lasts_comes_back_with_the_release_that_had_it(router: Workshop, ke
     # what can't be kept is not left; what this release had when it was left earlier does not come back then
     router.file("bin/cp", "#!/bin/sh\necho No space left >&2\nexit 1\n", 0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fussy.hooks._PATH", f"{router.place}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        patch.setattr("fussy.hooks.SEARCH_PATH", f"{router.place}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         with pytest.raises(Reverted, match="No space left"):
             install(router, keys, packages, "4", **lasting)
     assert router.running_release() == "router-1"
@@ -195,7 +196,43 @@ def test_an_image_without_the_runtime_only_links(workshop: Workshop, keys: Keys)
     plain = {"name": "plain", "version": "1", "system": str(workshop.system), "overlay": ["o"],
              "platform": {"paradrop": False, "fussy": False}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fussy.hooks._PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+        patch.setattr("fussy.hooks.SEARCH_PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
         workshop.install(workshop.pack(plain, keys), keys.keyring)
     assert (workshop.system / "etc/motd").read_text() == "plain"
     assert not (workshop.system / "etc/systemd").exists()
+
+
+# Every boot here has the uptime of the real machine.
+LONG = 80_000
+
+
+def boot(workshop: Workshop, number: int) -> None:
+    """Start what cron starts at a boot, and later, where the kernel tells of another boot."""
+    boots = workshop.file(f"boot-{number}", f"00000000-0000-0000-0000-00000000000{number}\n")
+    bin_ = workshop.system / "usr/local/bin"
+    script = (f"mount --bind {boots} /proc/sys/kernel/random/boot_id && {bin_}/firmware-recover && "
+              f"{bin_}/firmware-trial")
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=120,
+                          check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_image_on_trial_is_confirmed_by_a_boot_or_taken_back(
+        router: Workshop, keys: Keys, packages: Path) -> None:
+    install(router, keys, packages, "1")
+    install(router, keys, packages, "2", trial={"confirm": "boot", "seconds": LONG})
+    assert "firmware on trial" in (router.system / "etc/systemd/system/firmware-trial.service").read_text()
+    assert "and 2 boots are left to boot and pass its checks" in router.fussy("status")
+    boot(router, 1)
+    assert router.running_release() == "router-2"
+    assert "router-2 confirmed" in router.fussy("status")
+
+    release = install(router, keys, packages, "3", trial={"confirm": "hand", "boots": 1, "seconds": LONG})
+    # its own fussy does not start any more: another release's takes it back
+    (release / "bin/fussy").unlink()  # it is the same file in all of them
+    (release / "bin/fussy").symlink_to("/bin/false")
+    for number in (2, 3):
+        with contextlib.suppress(AssertionError):  # of the trial's, which is its own as well
+            boot(router, number)
+    assert os.readlink(router.target / "current") == "router-2"
+    assert "booted 2 times without being confirmed" in router.fussy("status")

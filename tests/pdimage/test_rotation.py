@@ -100,7 +100,7 @@ def maker(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker
         pytest.skip("gpg is missing: apt-get install gnupg")
     # sockets of gpg-agent need short paths
     place = Path(tempfile.mkdtemp(prefix="rotation-"))
-    monkeypatch.setattr("fussy.hooks._PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setattr("fussy.hooks.SEARCH_PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     made = Maker(place, workshop)
     yield made
     made.close()

@@ -108,11 +108,12 @@ def test_the_runtime_is_a_service_that_follows_the_release(
     machine.current("router-1")
     machine.hook("router-1", "post-install")
     assert (machine.state(), machine.runs()) == ("active", "router-1")
-    units = ("paradrop.service", "firmware-recover.service")
-    assert machine.run("systemctl", "is-enabled", *units).stdout.split() == ["enabled", "enabled"]
+    units = ("paradrop.service", "firmware-recover.service", "firmware-trial.timer")
+    assert machine.run("systemctl", "is-enabled", *units).stdout.split() == ["enabled"] * 3
     checked = machine.run("systemd-analyze", "verify", "--man=no", *(f"/etc/systemd/system/{unit}" for unit in units))
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     assert machine.run("systemctl", "start", "firmware-recover.service").returncode == 0
+    assert machine.run("systemctl", "is-active", "firmware-trial.timer").stdout == "active\n"
 
     before = machine.run("systemctl", "show", "-P", "MainPID", "paradrop.service").stdout
     machine.run("systemctl", "kill", "--signal=KILL", "paradrop.service")
