@@ -346,7 +346,6 @@ SEGMENTS: dict[str, Callable[[bytes], bytes]] = {
     "fewer literals": with_parts(literals=lambda part: part[:-1]),
     "other changes": with_parts(changes=lambda part: part[:-9] + b"?" + part[-8:]),
     "other literals": with_parts(literals=lambda part: part[:-1] + b"?"),
-    "too many steps": with_parts(seeks=bytes(1 << 15), adds=bytes(1 << 15), copies=bytes(1 << 15)),
     "too large": lambda segment: segment + bytes(patch.largest_segment(patch.MEMORY)),
 }
 
@@ -356,6 +355,16 @@ def test_a_hostile_segment(bench: Bench, name: str) -> None:
     head, segment = bench.members()
     with pytest.raises(BadBundle):
         bench.apply_members([head, (segment[0], SEGMENTS[name](segment[1]))])
+
+
+def test_a_segment_has_no_more_steps_than_the_memory_allows(bench: Bench) -> None:
+    head, (name, segment) = bench.members()
+    for many, wrong in ((patch.most_steps(patch.MEMORY), "not the one it promises"),
+                        (patch.most_steps(patch.MEMORY) + 1, "too many steps")):
+        parts = with_parts(seeks=bytes(many), adds=bytes(many), copies=bytes([1]) * many, changes=b"",
+                           literals=bytes(many))
+        with pytest.raises(BadBundle, match=wrong):
+            bench.apply_members([head, (name, parts(segment))])
 
 
 HEADS: dict[str, Callable[[dict[str, Any]], object]] = {
