@@ -226,4 +226,4 @@ def test_whoever_reads_meanwhile_sees_a_whole_channel(tmp_path: Path, keys: Keys
                 reader.join()
     assert not failures, failures
     assert len(set(versions)) > 3
-    assert check.check(one.where) == 5
+    assert check.check(one.where) == 6
