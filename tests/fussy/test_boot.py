@@ -140,4 +140,5 @@ def test_the_clock_may_show_anything(machine: Machine) -> None:
             assert f"check     {when[:10]}" in shown
     boot(machine)
     machine.run(f"{with_clock} '1970-01-01 00:01:00' /opt/fussy/bin/fussy trial")
-    assert re.search(rf"^last      1970-01-01 00:01:..Z {name} confirmed$", machine.run("fussy status").stdout, re.MULTILINE)
+    shown = machine.run("fussy status").stdout
+    assert re.search(rf"^last      1970-01-01 00:01:..Z {name} confirmed$", shown, re.MULTILINE)
