@@ -46,13 +46,16 @@ def test_first_installation_upgrade_downgrade_and_failsafe_by_file(router: VM, f
     assert router.run("cat /etc/motd") == "version 1\n"
     assert status(router)["previous"]["version"] == "2"
 
-    # a release whose hook fails on the way forward and another whose hook fails on the way back: the failsafe is left
-    router.run("rm /opt/firmware/router-1/.post-install")
+    # on the way forward the hook of the new release fails, on the way back that of the one before: the failsafe is left
+    router.run("cd -P /opt/firmware/current && rm .post-install && install -m 755 /bin/false .post-install")
     hook = factory.place / "fail"
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
     third = factory.bundle("router", "3", motd("3"), hooks={"post_install": str(hook)})
     assert router.ssh([FUSSY, "install", bring(router, third)], show_output=False).code == 3
+    assert router.run("readlink /opt/firmware/current") == "failsafe\n"
+    router.reboot()
+    assert router.run("cat /etc/motd") == "version 1\n"
 
 
 def test_the_channel_brings_the_first_firmware_and_deltas_afterwards(router: VM, factory: Factory) -> None:
