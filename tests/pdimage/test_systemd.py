@@ -1,7 +1,9 @@
 """Hooks and units of a release on a real systemd: it boots as process 1 of a container over a copy-on-write root."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -60,7 +62,8 @@ def boot() -> Iterator[Callable[[], Machine]]:
                              capture_output=True, text=True, check=False, timeout=60)
     if mounted.returncode:
         pytest.skip(f"no overlay can be mounted here: {mounted.stderr.strip()}")
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
+    machines: list[int] = []
 
     def boot() -> Machine:
         root = place / "root"
@@ -78,6 +81,7 @@ def boot() -> Iterator[Callable[[], Machine]]:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             if children:
                 machine = Machine(root, int(children[0]))
+                machines.append(machine.pid)
                 if machine.run("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"):
                     return machine
             if process.poll() is not None:
@@ -88,8 +92,11 @@ def boot() -> Iterator[Callable[[], Machine]]:
     try:
         yield boot
     finally:
+        for pid in set(machines):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # process 1 takes its whole machine with it
         for process in processes:
-            process.kill()  # and all of that machine with it
+            process.kill()
             process.wait(60)
         subprocess.run(["umount", "-l", place / "root"], check=False, timeout=60)
         shutil.rmtree(place, ignore_errors=True)
