@@ -25,7 +25,7 @@ from fussy.errors import FussyError, SystemSetup
 from pdimage import scratch
 from pdimage.server import images, sandbox
 from pdimage.server.artifacts import Artifacts
-from pdimage.server.builders import Product, Task
+from pdimage.server.builders import Product, Task, running
 from pdimage.server.buildjob import OUTCOME, STAGE, TASK, Outcome
 from pdimage.server.catalogue import Catalogue
 from pdimage.server.entries import File, Image, Job
@@ -179,8 +179,12 @@ def run_task(task: Task, settings: Settings, *, lost: threading.Event, stop: thr
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.05)
         finally:
+            killed = process.poll() is None
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            if killed and task.engine and task.distro.container:
+                process.wait()
+                running.end_container(place, task.engine)
     try:
         return msgspec.json.decode((place / OUTCOME).read_bytes(), type=Outcome)
     except (OSError, msgspec.MsgspecError):

@@ -15,6 +15,8 @@ from typing import Any
 import urllib3
 import yaml
 
+from fussy.gpghome import stop_agent
+
 # Waiting for more than this means that something is wrong; the machine may be busy.
 PATIENCE = 90.0
 
@@ -140,6 +142,7 @@ class Server:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self.kill()
+        stop_agent(self.data / "keys")  # one that was killed has left it
         self._pool.clear()
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None,

@@ -3,6 +3,7 @@
 Here means inside the build's own process, which is shut off already (:mod:`pdimage.server.sandbox`).
 """
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from fussy.errors import SystemSetup
 from pdimage import tools
 from pdimage.errors import PartFailed
 from pdimage.server.builders import Tell
+
+log = logging.getLogger(__name__)
 
 SECONDS = 1500
 _INSIDE, _WORK = Path("/builder"), Path("/work")
@@ -33,6 +36,21 @@ class Make(Protocol):
 
     def name(self, path: Path) -> str:
         """Return how a path of the build's place is called where it runs."""
+
+
+LABEL = "pdimage.build"
+
+
+def end_container(place: Path, engine: str) -> None:
+    """Remove what runs for the build in PLACE, whose process was killed, from the Docker engine at ENGINE."""
+    import docker
+
+    try:
+        for left in docker.DockerClient(base_url=engine, timeout=60).containers.list(
+                all=True, filters={"label": f"{LABEL}={place.name}"}):
+            left.remove(force=True)
+    except (docker.errors.DockerException, OSError) as error:
+        log.warning("cannot remove the container of the build in %s: %s", place, error)
 
 
 def make_in(directory: Path, place: Path, engine: str, container: str) -> Make:
@@ -86,7 +104,7 @@ class _InContainer:
             running = client.containers.run(
                 self.image, argv, detach=True, network_mode="none", cap_drop=["ALL"],
                 security_opt=["no-new-privileges"], read_only=True, tmpfs={"/tmp": ""}, volumes=mounts,
-                user=f"{os.geteuid()}:{os.getegid()}", pids_limit=4096, labels={"pdimage.build": self.place.name})
+                user=f"{os.geteuid()}:{os.getegid()}", pids_limit=4096, labels={LABEL: self.place.name})
             try:
                 output = _passed_on(_lines(running.logs(stream=True, follow=True)), tell)
                 return int(running.wait()["StatusCode"]), output
