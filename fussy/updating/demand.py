@@ -116,11 +116,6 @@ class Asking(Run):
         return self
 
     def _update(self) -> tuple[Outcome, str, int]:
-        look_only = self.wish.check or self.wish.dry_run
-        if self.settings.mode == "off" and not look_only and not self.wish.insist:
-            return "off", "updates are switched off", 0
-        if on := self._settled().trial:
-            return "on-trial", f"{on.release} is on trial: nothing is installed before it is confirmed", 12
         self._deadline = time.monotonic() + self.settings.deadline
         self._web = Web(self.settings.on_demand.server or _no_server(),
                         fetching.limits(self.settings, self.settings.deadline), self.settings.proxy)
@@ -132,7 +127,7 @@ class Asking(Run):
         self.checked = self.now
         if request is None:
             return "nothing-new", "nothing new", 0
-        return self._get(request, me, look_only)
+        return self._get(request, me)
 
     def _wanted(self, router: Router) -> Request | None:
         """Return the image to ask for; None if the router has it."""
@@ -156,7 +151,7 @@ class Asking(Run):
         return ondemand.normal(Request(router.distro, news.version, router.target, router.profile, tuple(names),
                                        packages_versions=pinned, diff_packages=True))
 
-    def _get(self, request: Request, me: Device, look_only: bool) -> tuple[Outcome, str, int]:
+    def _get(self, request: Request, me: Device) -> tuple[Outcome, str, int]:
         """Have the image built and install it, if it may be installed now."""
         digest = ondemand.digest(request)
         offer = Offer(kind="full", release=f"{request.distro}-{request.version}-{digest[:12]}", version=request.version,
@@ -166,7 +161,7 @@ class Asking(Run):
         if any(one.sha256 == digest for one in self.spoilt):
             return "refused", (f"cannot update: {choose.named(offer)} failed on this device before (see fussy log); "
                                "a newer release or other packages are needed"), EXIT_CODES["refused"]
-        if look_only:
+        if self._look_only:
             return "available", f"{choose.named(offer)} can be built: {', '.join(request.packages)}", \
                 10 if self.wish.check else 0
         base, way = self._built(request, digest, offer)

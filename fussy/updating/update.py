@@ -104,7 +104,7 @@ class Run:
     def run(self) -> Record:
         """Do everything, and remember how it ended."""
         try:
-            outcome, line, code = self._update()
+            outcome, line, code = self._barred() or self._update()
         except Busy:
             raise
         except FussyError as error:
@@ -116,13 +116,20 @@ class Run:
         line = "; ".join(part for part in (line, self.note, *liars) if part)
         return self._remember(outcome, line, code)
 
-    def _update(self) -> tuple[Outcome, str, int]:
-        """Return outcome, line and exit code."""
-        look_only = self.wish.check or self.wish.dry_run
-        if self.settings.mode == "off" and not look_only and not self.wish.insist:
+    @property
+    def _look_only(self) -> bool:
+        return self.wish.check or self.wish.dry_run
+
+    def _barred(self) -> tuple[Outcome, str, int] | None:
+        """Return why nothing is looked for at all; None if something may be."""
+        if self.settings.mode == "off" and not self._look_only and not self.wish.insist:
             return "off", "updates are switched off", 0
         if on := self._settled().trial:
             return "on-trial", f"{on.release} is on trial: nothing is installed before it is confirmed", 12
+        return None
+
+    def _update(self) -> tuple[Outcome, str, int]:
+        """Return outcome, line and exit code."""
         root = device.shipped_root(self.keyring)
         clock = device.clock(self.target, self.keyring, root, time.time())
         self.note = clock.note()
@@ -141,7 +148,7 @@ class Run:
             downloads.forget(self.place)
         if self.choice.outcome != "available":
             return self.choice.outcome, self.choice.reason, EXIT_CODES.get(self.choice.outcome, 0)
-        if look_only:
+        if self._look_only:
             ways = " or ".join(f"a {way.offer.kind} bundle of {_size(way)}" for way in self.choice.ways)
             return "available", f"{self.choice.reason}: {ways}", 10 if self.wish.check else 0
         return self._install(found, me, clock)

@@ -21,7 +21,7 @@ from pdimage.server.asking import Checked
 from pdimage.server.catalogue import Catalogue, Distro
 from pdimage.server.desk import Desk
 from pdimage.server.entries import Entry
-from pdimage.server.http import answer, body, client_key
+from pdimage.server.http import answer, body, client_of
 from pdimage.server.refusals import Refused, unknown_packages
 from pdimage.server.visits import Device
 
@@ -61,7 +61,7 @@ class Asu:
     async def _ask(self, request: Request, *, upgrade: bool) -> Response:
         content = await body(request, self.desk.settings)
         asked = asking.build(await self.desk.catalogue(), content, self.desk.settings, with_defaults=not upgrade)
-        entry = await self.desk.accept(asked, client_key(request.client.host if request.client else ""))
+        entry = await self.desk.accept(asked, client_of(request))
         return self._said(request, entry, upgrade, b'"subtarget"' in content)
 
     async def _poll(self, request: Request, *, upgrade: bool) -> Response:

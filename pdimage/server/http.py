@@ -104,6 +104,11 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     return await run_in_threadpool(work, *arguments)
 
 
+def client_of(request: Request) -> str:
+    """Return who sent a request, as one client is counted."""
+    return client_key(request.client.host if request.client else "")
+
+
 @lru_cache(4096)
 def client_key(host: str) -> str:
     """Return what counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one person has.

@@ -16,7 +16,7 @@ from pdimage.server import answers, asking, names
 from pdimage.server.catalogue import Catalogue, Distro, Version
 from pdimage.server.desk import Desk
 from pdimage.server.entries import Entry
-from pdimage.server.http import answer, body, client_key, in_thread
+from pdimage.server.http import answer, body, client_of, in_thread
 from pdimage.server.refusals import Refused, bad
 
 
@@ -30,8 +30,7 @@ class Present:
         """Ask for an image."""
         content = await body(request, self.desk.settings)
         asked = asking.modern(await self.desk.catalogue(), content, self.desk.settings)
-        return await self._said(await self.desk.accept(
-            asked, client_key(request.client.host if request.client else "")))
+        return await self._said(await self.desk.accept(asked, client_of(request)))
 
     async def poll(self, request: Request) -> Response:
         """Ask how far an image is."""

@@ -13,7 +13,7 @@ from pdimage.server import names
 from pdimage.server.asking import Asked, approved, script
 from pdimage.server.desk import Desk
 from pdimage.server.entries import Entry, Image
-from pdimage.server.http import client_key, in_thread
+from pdimage.server.http import client_of, in_thread
 from pdimage.server.pages.choosing import chosen, read
 from pdimage.server.pages.showing import first, form, query, show
 from pdimage.server.refusals import Refused, bad
@@ -59,7 +59,7 @@ class Building:
         wish = approved(ondemand.Request(
             choice.distro, choice.version, choice.target, choice.profile, chosen(fields, known),
             ondemand.script_digest(defaults), diff_packages=True), known)
-        entry = await self.desk.accept(Asked(wish, defaults), client_key(request.client.host if request.client else ""))
+        entry = await self.desk.accept(Asked(wish, defaults), client_of(request))
         return RedirectResponse(f"/builds/{entry.hash}", 303)
 
     async def one(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from pdimage.server.asking import Asked, approved
 from pdimage.server.catalogue import Catalogue, Distro
 from pdimage.server.desk import Desk
 from pdimage.server.entries import Entry
-from pdimage.server.http import client_key, in_thread
+from pdimage.server.http import client_of, in_thread
 from pdimage.server.pages import building
 from pdimage.server.pages.choosing import chosen
 from pdimage.server.pages.showing import Form, first, form, query, show
@@ -78,7 +78,7 @@ class Leading:
             raise Refused(503, f"the server does not know {device.target} yet; try again in some minutes")
         wish = approved(ondemand.Request(
             device.distro, version, device.target, device.profile, chosen(fields, known), diff_packages=True), known)
-        return await self.desk.accept(Asked(wish), client_key(request.client.host if request.client else ""))
+        return await self.desk.accept(Asked(wish), client_of(request))
 
     async def _changes(self, visit: Visit, entry: Entry | None) -> dict[str, Any]:
         """Return how the parts of the image differ from those of the one that the router runs, if both are known."""
