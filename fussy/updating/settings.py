@@ -1,6 +1,7 @@
 """What the router's owner sets: ``/etc/fussy/update.toml``."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
@@ -24,6 +25,23 @@ class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: list[str] = []
 
 
+class Hawkbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table ``hawkbit``: the server that says what this router is to run, and by which name and token it knows it.
+
+    ``certificate``: a file (PEM) with the one certificate that it may show; "": an authority must vouch for it.
+    ``when_away``: what decides once it could not be asked for ``away_hours``.
+    """
+
+    url: str = ""
+    tenant: str = ""
+    name: str = ""
+    token: str = ""
+    token_file: str = ""
+    certificate: str = ""
+    when_away: Literal["channel", "stay"] = "channel"
+    away_hours: float = 24.0
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The settings; see README.rst beside this module for what each one means."""
 
@@ -42,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True):
     device: str = ""
     boards: list[str] = []
     on_demand: Demand = Demand()
+    hawkbit: Hawkbit | None = None
 
 
 def load(path: Path) -> Settings:
@@ -80,12 +99,14 @@ def parse(found: dict[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def _problems(settings: Settings) -> list[str]:
-    wrong = [] if settings.sources or settings.on_demand.server else ["sources: name at least one URL or directory"]
+    others = settings.on_demand.server or settings.hawkbit
+    wrong = [] if settings.sources or others else ["sources: name at least one URL or directory"]
     wrong += [f"sources: {problem}" for source in settings.sources if (problem := _source_problem(source))]
     server = settings.on_demand.server
-    if server and (server.startswith("/") or _source_problem(server)):
+    if server and not _is_address(server):
         wrong.append(f"on_demand: server: {server!r} is not an http(s) address without a query")
-    if ((settings.sources or not server) and not settings.product) or settings.product != settings.product.strip("/"):
+    wrong += [f"hawkbit: {problem}" for problem in (_hawkbit_problems(settings.hawkbit) if settings.hawkbit else ())]
+    if ((settings.sources or not others) and not settings.product) or settings.product != settings.product.strip("/"):
         wrong.append("product: name the product line, as the channel calls it")
     try:
         windows.parse(settings.window)
@@ -99,6 +120,21 @@ def _problems(settings: Settings) -> list[str]:
     if settings.proxy not in ("", "none") and urlsplit(settings.proxy).scheme not in ("http", "https"):
         wrong.append("proxy: write http://host:port, or none")
     return wrong
+
+
+def _hawkbit_problems(hawkbit: Hawkbit) -> Iterator[str]:
+    if not _is_address(hawkbit.url):
+        yield f"url: {hawkbit.url!r} is not an http(s) address without a query"
+    yield from (f"{name}: name the {what}" for name, what in (("tenant", "tenant"), ("name", "router, as it knows it"))
+                if not getattr(hawkbit, name))
+    if bool(hawkbit.token) == bool(hawkbit.token_file):
+        yield "token: write a token, or the name of its file as token_file"
+    if not hawkbit.away_hours >= 0:
+        yield "away_hours: must not be below 0"
+
+
+def _is_address(text: str) -> bool:
+    return not text.startswith("/") and not _source_problem(text)
 
 
 def _source_problem(source: str) -> str:

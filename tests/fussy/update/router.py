@@ -41,9 +41,11 @@ class Router:
         assert not mistakes
         self.settings: Settings = found
         values = msgspec.to_builtins(found)
-        table = values.pop("on_demand")
+        tables = {name: values.pop(name) or {} for name in ("on_demand", "hawkbit")}
         lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-        lines += ["[on_demand]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+        for table, fields in tables.items():
+            if fields:
+                lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())]
         self.toml = self.place / "update.toml"
         self.toml.write_text("\n".join(lines) + "\n")
 

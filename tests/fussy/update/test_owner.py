@@ -144,6 +144,10 @@ def test_mistakes_in_the_settings_are_told_all_at_once(tmp_path: Path) -> None:
     for part in ("'ftp://x' is neither", "product: name", "'late' is no window", "no setting 'bandwidht'",
                  "must not be below lowest_speed", "patience: Expected `float`"):
         assert part in str(caught.value)
+    path.write_text('[hawkbit]\nurl = "/x"\ntenant = "joe"\ntoken = "a"\ntoken_file = "/b"\naway_hours = -1\n')
+    with pytest.raises(SystemSetup, match="hawkbit: url: '/x' is not .*; hawkbit: name: .*; hawkbit: token: .*; "
+                                          "hawkbit: away_hours: must not be below 0$"):
+        settings.load(path)
     with pytest.raises(SystemSetup, match="there is no .*nothing; write one"):
         settings.load(tmp_path / "nothing")
 
