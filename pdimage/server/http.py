@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from obstore.exceptions import BaseError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -104,7 +104,7 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     return await run_in_threadpool(work, *arguments)
 
 
-def client_of(request: Request) -> str:
+def client_of(request: HTTPConnection) -> str:
     """Return who sent a request, as one client is counted."""
     return client_key(request.client.host if request.client else "")
 

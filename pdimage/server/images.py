@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from fussy.ondemand import Request
 from pdimage.server.entries import File, Image
-from pdimage.server.tables import counts, images, manifests, requests
+from pdimage.server.tables import counts, images, manifests, reading, requests
 from pdimage.server.upsert import add, insert_new, replace
 
 
@@ -69,12 +69,9 @@ class Images:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def _reading(self) -> sa.Connection:
-        return self.engine.connect().execution_options(reading=True)
-
     def by_hash(self, digest: str) -> tuple[Image, int] | None:
         """Return the newest image with this image hash, and how often its request was answered from the store."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(select(images).where(images.c.image_hash == digest).order_by(
                 images.c.built.desc()).limit(1)).one_or_none()
             if row is None:
@@ -84,25 +81,25 @@ class Images:
 
     def of_request(self, digest: str) -> Image | None:
         """Return the image of a request."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             return find(connection, digest)
 
     def manifest(self, digest: str) -> dict[str, str] | None:
         """Return the packages of a manifest, with their versions."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             text = connection.scalar(select(manifests.c.packages).where(manifests.c.hash == digest))
             return msgspec.json.decode(text, type=dict[str, str]) if text else None
 
     def latest(self, number: int) -> list[Image]:
         """Return the images that were built last."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(select(images).order_by(images.c.built.desc()).limit(number)).all()
             return [_image(row) for row in rows]
 
     def failures(self, number: int) -> list[dict[str, Any]]:
         """Return the requests that failed last."""
         columns = (requests.c.hash, requests.c.request, requests.c.failure, requests.c.error, requests.c.finished)
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(select(*columns).where(requests.c.state == "failed").order_by(
                 requests.c.finished.desc()).limit(number)).all()
         return [{"request_hash": row.hash, **msgspec.json.decode(row.request), "failure": row.failure,
@@ -110,14 +107,14 @@ class Images:
 
     def counted(self, kind: str, number: int = 50) -> list[tuple[str, int, float]]:
         """Return what was counted of a kind, most first: name, count, seconds of building altogether."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(select(counts.c.name, counts.c.count, counts.c.seconds).where(
                 counts.c.kind == kind).order_by(counts.c.count.desc(), counts.c.name).limit(number)).all()
             return [(row[0], row[1], row[2]) for row in rows]
 
     def totals(self) -> dict[str, int]:
         """Return how many images were ever built, are stored, and how many requests there are by state."""
-        with self._reading() as connection:
+        with reading(self.engine) as connection:
             stored = connection.scalar(select(sa.func.count()).select_from(images)) or 0
             states = connection.execute(select(requests.c.state, sa.func.count()).group_by(requests.c.state)).all()
             total = connection.scalar(select(counts.c.count).where(

@@ -16,6 +16,9 @@ _PATTERNS: Mapping[str, str] = {
     "package version": r"[0-9A-Za-z][0-9A-Za-z.+~:_-]{0,99}",
     "filesystem": r"[a-z0-9]{1,16}",
     "hash": r"[0-9a-f]{64}",
+    "account": r"[A-Za-z0-9]{3,32}",
+    "router": r"[A-Za-z0-9]{3,32}",
+    "pdid": r"pd\.[A-Za-z0-9]{3,32}\.[A-Za-z0-9]{3,32}",
     "file": r"[A-Za-z0-9_][A-Za-z0-9._+~@-]{0,199}",
 }
 _COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}

@@ -18,9 +18,11 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Build server", "version": version, "description": "Firmware on demand."},
+        "info": {"title": "Build server", "version": version,
+                 "description": "Firmware on demand, and a registry of routers."},
         "paths": paths,
-        "components": {"schemas": {"Error": ERROR}},
+        "components": {"schemas": {"Error": ERROR},
+                       "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -35,6 +37,8 @@ def _describe(operation: Operation) -> dict[str, Any]:
               for name in operation.query)],
         "responses": {str(status): _answer(operation, status) for status in (*operation.answers, *operation.errors)},
     }
+    if operation.secured:
+        described["security"] = [{"token": []}]
     if operation.body:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
     return described

@@ -67,7 +67,10 @@ REPORT = fields("stage", stage={"enum": list(STAGES)}, text=TEXT,
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of an address. ``answers``: schema by status, None for no JSON; errors have all the same schema."""
+    """One method of an address. ``answers``: schema by status, None for no JSON; errors have all the same schema.
+
+    ``secured``: it wants a token (``Authorization: Bearer``).
+    """
 
     method: str
     path: str
@@ -78,6 +81,7 @@ class Operation:
     query: Sequence[str] = ()
     required: Sequence[str] = ()
     media: str = "application/json"
+    secured: bool = False
 
     @property
     def about(self) -> str:

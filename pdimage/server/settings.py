@@ -58,6 +58,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     trusted_proxies: tuple[str, ...] = ()
     connections: int = 1000
 
+    tls_certificate: str = ""
+    tls_key: str = ""
+    registration: Literal["open", "invited", "closed"] = "open"
+    name_length: int = 8
+    login_failures: int = 10
+    lockout_seconds: float = 300.0
+    login_days: float = 30.0
+    account_tokens: int = 50
+    account_routers: int = 1000
+    secret_seconds: float = 900.0
+    router_keyring: str = ""
+    router_signers: tuple[str, ...] = ()
+    channel: str = ""
+    channel_root: str = ""
+    keep_audit_days: float = 400.0
+
     log_format: Literal["text", "json"] = "text"
     log_access: bool = False
 
@@ -124,9 +140,15 @@ def load(file: Path | None, given: Mapping[str, Any]) -> Settings:
 
 def _check(settings: Settings) -> None:
     for name in ("processes", "workers", "attempts", "queue_limit", "client_queue", "client_hourly", "connections",
-                 "packages_limit", "lease_seconds", "build_seconds"):
+                 "packages_limit", "lease_seconds", "build_seconds", "login_failures", "account_tokens",
+                 "account_routers", "login_days", "secret_seconds"):
         if getattr(settings, name) <= 0:
             raise SystemSetup(f"cannot use the settings: {name} must be more than 0")
+    if not 3 <= settings.name_length <= 32:
+        raise SystemSetup("cannot use the settings: name_length must be from 3 to 32")
+    for one, other in (("tls_certificate", "tls_key"), ("channel", "channel_root")):
+        if bool(getattr(settings, one)) != bool(getattr(settings, other)):
+            raise SystemSetup(f"cannot use the settings: {one} and {other} need each other")
     address(settings.listen)
 
 

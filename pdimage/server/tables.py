@@ -122,6 +122,11 @@ def connect(url: str) -> sa.Engine:
                             pool_timeout=10)
 
 
+def reading(engine: sa.Engine) -> sa.Connection:
+    """Return a connection of who only reads: it does not wait for those that write."""
+    return engine.connect().execution_options(reading=True)
+
+
 def _sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # so that _begin decides how transactions begin
     for line in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
