@@ -1,5 +1,7 @@
 """What the router's owner sets: ``/etc/fussy/update.toml``."""
 
+import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fussy.errors import SystemSetup
+from fussy import disk
+from fussy.errors import FussyError, SystemSetup
 from fussy.updating import windows
 
 DEFAULT = "/etc/fussy/update.toml"
+_WINDOW_LINE = re.compile(r"\s*[\"']?window[\"']?\s*=")
 
 
 class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +83,35 @@ def load(path: Path) -> Settings:
     if mistakes:
         raise SystemSetup(f"cannot use {path}: {'; '.join(mistakes)}")
     return settings
+
+
+def set_window(path: Path, window: str) -> None:
+    """Write the owner's window into the settings, "" for any time; all else stays, comments too. Durable.
+
+    A link to a file of the release in use gives way to a file of its own.
+
+    :raises FussyError: that is no window
+    :raises SystemSetup: there are no settings, or they can't be read or written
+    """
+    try:
+        windows.parse(window)
+    except ValueError as error:
+        raise FussyError(f"cannot set the window: {error}") from error
+    load(path)
+    line = f"window = {json.dumps(window)}"
+    lines = path.read_text().splitlines()
+    own = next((number for number, text in enumerate(lines) if text.lstrip().startswith("[")), len(lines))
+    kept = [text for text in lines[:own] if not _WINDOW_LINE.match(text)]
+    content = "\n".join([*kept, line, *lines[own:]]) + "\n"
+    before, after = tomllib.loads("\n".join(lines)), tomllib.loads(content)
+    if after != {**before, "window": window}:
+        raise SystemSetup(f"cannot set the window in {path}: it is not on a line of its own; write it by hand")
+    try:
+        mode = path.stat().st_mode
+        disk.replace_file(path, content.encode())
+        path.chmod(mode & 0o777)
+    except OSError as error:
+        raise SystemSetup(f"cannot write {path}: {error.strerror}; make it writable") from error
 
 
 def parse(found: dict[str, Any]) -> tuple[Settings, list[str]]:

@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         configure(args)
+        if not args.config:
+            reset_if_decided()
         from paradrop.backend.pdfcd.journal import start_logging
 
         journal = start_logging()
@@ -124,6 +126,18 @@ def configure(args: argparse.Namespace) -> None:
     if args.development:
         given.append("DEBUG_MODE:True")
     settings.updateSettings(given)
+
+
+def reset_if_decided() -> None:
+    """Carry out a factory reset that was decided on, before anything is read, or a file of the log is open.
+
+    Raises:
+        ParadropError: it cannot be carried out yet.
+    """
+    from paradrop.backend.fc import factory
+
+    if factory.decided():
+        factory.finish()
 
 
 def run(args: argparse.Namespace, journal: Any) -> None:

@@ -26,6 +26,13 @@ PDFCD_PORT = 14321
 PDFCD_HEADER_VALUE = "*"
 PDFCD_V1_NETWORKS = "127.0.0.0/8 ::1/128"
 PDFCD_FAILURE_LIMIT = 10
+PDFCD_LOCAL_NETWORKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"  # what may be beside the router
+PDFCD_HOST_NAMES = ""  # what the router's page may be asked for by, besides addresses and the host's own name
+
+# The firmware that this runtime is part of: where its releases lie, what they are verified by, the updater's settings
+FIRMWARE_TARGET = "/opt/firmware"
+FIRMWARE_KEYRING = "/etc/fussy/keys"
+FIRMWARE_SETTINGS = "/etc/fussy/update.toml"
 
 # The server that this router belongs to, as https://host:port
 PDSERVER_URL: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fussy.errors import SystemSetup
+from fussy.errors import FussyError, SystemSetup
 from fussy.updating import choose, clock, history, record, settings, update, windows
 from fussy.updating.record import Owner, Record
 from tests.fussy.conftest import Keys
@@ -74,6 +74,29 @@ def test_a_window(router: Router, server: Server) -> None:
     assert datetime.fromtimestamp(waits.next_window).strftime("%H:%M") == f"{later:%H:%M}"
     router.set(server.url, window=f"{later - timedelta(hours=4):%H:%M}-{later:%H:%M}")
     router.update(check=True, expect="available")
+
+
+def test_the_window_is_written_into_the_settings_and_nothing_else_changes(tmp_path: Path) -> None:
+    release = tmp_path / "release.toml"
+    release.write_text("# ours\nproduct = 'router'\nsources = ['/a']  # a stick\nwindow='01:00-02:00'\n"
+                       "[on_demand]\nserver = ''\n")
+    release.chmod(0o644)
+    toml = tmp_path / "update.toml"
+    toml.symlink_to(release)
+    settings.set_window(toml, "Sat,Sun 22:00-04:00")
+    assert toml.read_text() == ("# ours\nproduct = 'router'\nsources = ['/a']  # a stick\n"
+                                'window = "Sat,Sun 22:00-04:00"\n[on_demand]\nserver = \'\'\n')
+    assert (toml.is_symlink(), toml.stat().st_mode & 0o777) == (False, 0o644)
+    assert "01:00" in release.read_text(), "a release stays what was signed"
+    settings.set_window(toml, "")
+    assert settings.load(toml).window == ""
+    with pytest.raises(FussyError, match="cannot set the window: 'at night' is no window"):
+        settings.set_window(toml, "at night")
+    toml.write_text("product = 'router'\nsources = [\n['x'][0]\n]\n")
+    with pytest.raises(SystemSetup, match="cannot read"):
+        settings.set_window(toml, "02:00-05:00")
+    with pytest.raises(SystemSetup, match="there is no"):
+        settings.set_window(tmp_path / "nothing", "02:00-05:00")
 
 
 @pytest.mark.parametrize("security", [False, True])

@@ -4,21 +4,29 @@ import base64
 import binascii
 import hashlib
 import ipaddress
+import json
+import re
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from paradrop.backend.pdfcd.accounts import Accounts, Identity
-from paradrop.backend.pdfcd.apiutils import addressWithin
+from paradrop.backend.pdfcd.apiutils import addressWithin, isLoopback
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import settings
 from paradrop.lib.api.pdrest import Request
+from paradrop.lib.config import devices
 from paradrop.lib.errors import ParadropError
+from paradrop.lib.utils import uci
 
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Paradrop", charset="UTF-8"'}
 LOCKED_OUT = 300.0
 """Seconds for which an address with too many failures is refused."""
 _ADDRESSES = 1000
+# Interfaces of Docker and of chutes: see paradrop.lib.config.devices
+_CHUTES_SIDE = re.compile(r"docker|veth|(br-)?v(wlan)?[0-9a-f]{4}$|br-[0-9a-f]{12}$")
 
 
 class Failures:
@@ -107,11 +115,12 @@ class Access:
 
 def check_settings() -> None:
     """Raise a ParadropError if a setting that says who may do what cannot be understood."""
-    for network in str(settings.PDFCD_V1_NETWORKS).split():
+    for name in ("PDFCD_V1_NETWORKS", "PDFCD_LOCAL_NETWORKS"):
         try:
-            ipaddress.ip_network(network, strict=False)
+            for network in str(getattr(settings, name)).split():
+                ipaddress.ip_network(network, strict=False)
         except ValueError as error:
-            raise ParadropError(f"cannot use the setting PDFCD_V1_NETWORKS: {error}") from error
+            raise ParadropError(f"cannot use the setting {name}: {error}") from error
     if not isinstance(settings.PDFCD_FAILURE_LIMIT, int):
         raise ParadropError("cannot use the setting PDFCD_FAILURE_LIMIT: it is not a whole number")
 
@@ -129,10 +138,48 @@ def may_use_v1(request: Request) -> str | None:
     if not addressWithin(request.getClientIP(), str(settings.PDFCD_V1_NETWORKS).split()):
         return ("this address may not use /v1: use /api/v1 with a password or token, or add its network to the setting "
                 "PDFCD_V1_NETWORKS")
+    return asked_for_another_host(request)
+
+
+def asked_for_another_host(request: Request, names: Collection[str] = ()) -> str | None:
+    """Return why not, if a request names a host that is neither an address, localhost, nor one of these names.
+
+    A foreign page may have its own name lead here (DNS rebinding); then the browser takes us for that page's server.
+    """
     host = _hostname(request.getHeader("Host") or "localhost")
-    if host != "localhost" and not addressWithin(host, ["0.0.0.0/0", "::/0"]):
-        return f"this is not the host {host}: use its address, or localhost"
-    return None
+    if host == "localhost" or host in names or addressWithin(host, ["0.0.0.0/0", "::/0"]):
+        return None
+    return f"this is not the host {host}: use its address, or localhost"
+
+
+def on_local_network(client: str) -> bool:
+    """Return True if an address is the router's own, or in a network beside it that the owner's devices are in.
+
+    So not behind a gateway, not on the uplink's side, and no chute or guest of one: these three could be anybody's.
+    """
+    if isLoopback(client):
+        return True
+    if not addressWithin(client, str(settings.PDFCD_LOCAL_NETWORKS).split()):
+        return False
+    route = _route(client)
+    device = str(route.get("dev", ""))
+    return bool(device) and "gateway" not in route and not _is_uplink(device) and not _CHUTES_SIDE.match(device)
+
+
+def _is_uplink(device: str) -> bool:
+    sections = uci.UCIConfig(uci.getSystemPath("network")).getConfigIgnoreComments({"type": "interface", "name": "wan"})
+    return devices.isWAN(device) or any(options.get("ifname") == device for _, options in sections)
+
+
+def _route(client: str) -> dict[str, Any]:
+    """Return how the kernel reaches an address, as ip(8) says it; nothing if it does not."""
+    done = subprocess.run(["ip", "-json", "route", "get", client], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=5, check=False)
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except ValueError:
+        return {}
+    return found[0] if found and done.returncode == 0 else {}
 
 
 def from_a_foreign_page(request: Request) -> str | None:
