@@ -86,9 +86,12 @@ def accelerator(name: str) -> tuple[str, ...]:
 
 
 def kernel_words(hardware: Hardware) -> str:
-    """Return the kernel's command line. A kernel that panics starts the machine again after a second."""
+    """Return the kernel's command line. A kernel that panics starts the machine again after a second.
+
+    A superblock of ext4 that a power cut tore needs ``fsck.repair=yes``, or somebody who answers e2fsck's questions.
+    """
     words = ["console=ttyS0", "root=/dev/vda", f"lab.init={hardware.init}", "quiet", "mitigations=off", "net.ifnames=0",
-             "panic=1", "random.trust_cpu=on", "tsc=reliable", hardware.append]
+             "panic=1", "fsck.repair=yes", "random.trust_cpu=on", "tsc=reliable", hardware.append]
     return " ".join(filter(None, words))
 
 
