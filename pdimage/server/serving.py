@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -80,7 +81,8 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
             worker = undo.enter_context(working(settings))
             log.info("%s builds as %s", settings.root, worker.name)
         host, port = listener.getsockname()[:2]
-        _run(settings, listener, lambda: ready(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
+        scheme = "https" if settings.certificate else "http"
+        _run(settings, listener, lambda: ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
 
 
 def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
@@ -100,6 +102,7 @@ def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
 def _prepare(settings: Settings, work: bool) -> None:
     """Make the directory, the database and, if it is to sign and nobody named a key, a key of its own."""
     settings.root.mkdir(parents=True, exist_ok=True)
+    _check_certificate(settings)
     engine = tables.connect(settings.database_url)
     try:
         migrate(engine)
@@ -115,6 +118,16 @@ def _prepare(settings: Settings, work: bool) -> None:
         made = keys.make_signing_key(settings.keys, OWN_KEY)
         log.warning("made a key that signs images, %s in %s", made.fingerprint, settings.keys)
     files.write_public_key(settings.root, settings.keys, settings.sign_with or _only_key(settings))
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.certificate:
+        certificate, key = settings.certificate
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise SystemSetup(f"cannot use the certificate {certificate} with the key {key}: "
+                              f"{error.strerror or error}; see the settings tls_certificate and tls_key") from error
 
 
 def _only_key(settings: Settings) -> str:
@@ -193,11 +206,12 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
 def configuration(settings: Settings, app: Any) -> uvicorn.Config:
     """Return how the application is served."""
     protocol = type("Protocol", (Protocol,), {"head_seconds": settings.body_seconds})
+    certificate, key = settings.certificate or (None, None)
     return uvicorn.Config(
         app, http=protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies), limit_concurrency=settings.connections,
-        timeout_keep_alive=15, timeout_graceful_shutdown=10)
+        ssl_certfile=certificate, ssl_keyfile=key, timeout_keep_alive=15, timeout_graceful_shutdown=10)
 
 
 class _Server(uvicorn.Server):

@@ -101,6 +101,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return self.database or f"sqlite:///{self.root / 'server.db'}"
 
     @property
+    def certificate(self) -> tuple[Path, Path] | None:
+        """The files with the certificate and the key of HTTPS, if it is spoken."""
+        return (self.root / self.tls_certificate, self.root / self.tls_key) if self.tls_certificate else None
+
+    @property
     def keys(self) -> Path:
         """The directory with the keys that sign; only the signing process reads it."""
         return self.root / self.gnupghome if self.gnupghome else self.root / "keys"

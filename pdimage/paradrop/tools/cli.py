@@ -1,6 +1,7 @@
 """The ``paradrop`` command.
 
-It talks to a router directly, by host and port, and needs no account anywhere else.
+It talks to a router directly, by host and port, without an account anywhere else; accounts and routers by name are on
+a server (:mod:`.account`).
 """
 
 import sys
@@ -13,8 +14,8 @@ import click
 import fussy
 from fussy.commands import Command
 from paradrop.lib import settings
-from paradrop.tools import show, tokens
-from paradrop.tools.client import Client, Result, segment
+from paradrop.tools import account, show, tokens
+from paradrop.tools.client import Client, Result, router_at, segment
 from paradrop.tools.display import Display
 from paradrop.tools.errors import ToolError
 
@@ -42,6 +43,10 @@ def main(context: click.Context, verbose: bool, token: str | None) -> None:
     """
     settings.updateSettings()
     context.obj = {"verbose": verbose, "token": token}
+
+
+for _command in account.COMMANDS:
+    main.add_command(_command)
 
 
 @main.group()
@@ -213,7 +218,7 @@ def changes(context: click.Context, host: str, port: int, as_json: bool) -> None
 @click.pass_context
 def login(context: click.Context, host: str, port: int, user: str, password: str) -> None:
     """Log in, so that this computer may use a router for thirty days."""
-    answer = Client(host, port).ask("POST", "/api/v1/login", {"username": user, "password": password})
+    answer = Client(router_at(host, port)).ask("POST", "/api/v1/login", {"username": user, "password": password})
     place = tokens.keep(host, port, answer["token"])
     click.echo(f"Logged in as {answer['role']}; the token is in {place}")
 
@@ -248,7 +253,7 @@ def password(context: click.Context, host: str, port: int, user: str, role: str 
 
 
 def _client(context: click.Context, host: str, port: int) -> Client:
-    return Client(host, port, context.obj["token"] or tokens.find(host, port))
+    return Client(router_at(host, port), context.obj["token"] or tokens.find(host, port))
 
 
 def _place(name: str) -> str:

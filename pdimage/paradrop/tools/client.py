@@ -1,15 +1,15 @@
-"""Talking to one router over HTTP."""
+"""Talking HTTP to a router, directly or through the server, or to the server itself."""
 
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, SSLError
 
 from paradrop.lib.api.wire import json2str, str2json
 from paradrop.tools.errors import NotAllowed, ToolError, Unreachable
@@ -19,7 +19,7 @@ ANSWER_SECONDS = 60.0
 
 # A router may have nothing to say for a long time while an image is built, so a stream has no time limit. Whether the
 # router is still there is the kernel's to find out: half a minute of silence, then a question every ten seconds.
-_KEEPALIVE = [
+KEEPALIVE = [
     *HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -36,18 +36,38 @@ class Result:
     message: str
 
 
-@dataclass
+@dataclass(frozen=True)
+class Place:
+    """Where requests go; ``prefix`` is before each path. All else is for messages: what answers there, and where that
+    is, how one logs in there, how one sees how it is, and what a certificate means that can't be trusted."""
+
+    pool: urllib3.HTTPConnectionPool
+    kind: str
+    where: str
+    login: str
+    see: str
+    prefix: str = ""
+    distrust: str = ""
+
+    @property
+    def called(self) -> str:
+        """What a message calls it."""
+        return f"{self.kind} at {self.where}"
+
+
+def router_at(host: str, port: int) -> Place:
+    """Return the place of a router that is talked to directly."""
+    pool = urllib3.HTTPConnectionPool(host.strip("[]"), port, retries=False, socket_options=KEEPALIVE)
+    return Place(pool, "a router", f"{host} port {port}", f"paradrop router login {host} {port}",
+                 f"paradrop chute list {host} {port}")
+
+
+@dataclass(frozen=True)
 class Client:
-    """A router at a host and port. ``token`` proves who asks; None asks as nobody."""
+    """Asks at a place. ``token`` proves who asks; None asks as nobody."""
 
-    host: str
-    port: int
+    place: Place
     token: str | None = None
-    _pool: urllib3.HTTPConnectionPool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._pool = urllib3.HTTPConnectionPool(
-            self.host.strip("[]"), self.port, retries=False, socket_options=_KEEPALIVE)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Return the JSON that the router answers with, None if it answers with nothing.
@@ -104,10 +124,12 @@ class Client:
             headers["Authorization"] = f"Bearer {self.token}"
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=None if endless else ANSWER_SECONDS)
         try:
-            answer = self._pool.request(method, path, body, headers=headers, timeout=timeout, preload_content=False,
-                                        redirect=False)
+            answer = self.place.pool.request(method, self.place.prefix + path, body, headers=headers, timeout=timeout,
+                                             preload_content=False, redirect=False)
+        except SSLError as error:
+            raise Unreachable(f"cannot trust {self.place.called}: {self.place.distrust or _reason(error)}") from error
         except (HTTPError, OSError, ValueError) as error:
-            raise Unreachable(f"cannot reach a router at {self.host} port {self.port}: {_reason(error)}") from error
+            raise Unreachable(f"cannot reach {self.place.called}: {_reason(error)}") from error
         if answer.status >= 300:
             raise self._refused(answer)
         return answer
@@ -116,11 +138,12 @@ class Client:
         text = answer.data.decode(errors="replace").strip()
         try:
             problem = json.loads(text)
-            detail = problem["detail"] + f" (token {problem['token']})" * (answer.status >= 500)
+            token = f" (token {problem['token']})" if answer.status >= 500 and "token" in problem else ""
+            detail = problem["detail"] + token
         except (ValueError, KeyError, TypeError):
             detail = text.partition("\n")[0][:300] or f"status {answer.status}"
         if answer.status in (401, 403, 429):
-            hint = f"; log in with: paradrop router login {self.host} {self.port}" if answer.status == 401 else ""
+            hint = f"; log in with: {self.place.login}" if answer.status == 401 else ""
             return NotAllowed(detail + hint)
         return ToolError(detail)
 
@@ -145,7 +168,7 @@ class Client:
         try:
             return json.loads(content) if content else None
         except ValueError as error:
-            raise Unreachable(f"cannot understand what answers at {self.host} port {self.port}: it is not a router's "
+            raise Unreachable(f"cannot understand what answers at {self.place.where}: it is not {self.place.kind}'s "
                               "API") from error
 
     def _result(self, line: str | None) -> Result:
@@ -156,8 +179,7 @@ class Client:
             raise self._cut() from error
 
     def _cut(self) -> Unreachable:
-        return Unreachable(f"cannot tell how it ended: the router at {self.host} port {self.port} stopped answering; "
-                           f"see: paradrop chute list {self.host} {self.port}")
+        return Unreachable(f"cannot tell how it ended: {self.place.called} stopped answering; see: {self.place.see}")
 
 
 def segment(name: str) -> str:

@@ -45,8 +45,13 @@ def _of_daemon(runtime: Path) -> str | None:
         return None
 
 
+def directory() -> Path:
+    """Return the directory in which this computer keeps what proves who its user is."""
+    return Path(os.environ.get("PARADROP_CONFIG_DIR") or click.get_app_dir("paradrop"))
+
+
 def _place() -> Path:
-    return Path(os.environ.get("PARADROP_CONFIG_DIR") or click.get_app_dir("paradrop")) / "tokens.json"
+    return directory() / "tokens.json"
 
 
 def _read() -> dict[str, str]:

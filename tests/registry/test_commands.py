@@ -1,0 +1,99 @@
+"""The ``paradrop`` command and its server: accounts, certificates, tokens, as people use them."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.registry.certificates import fingerprint, self_signed
+from tests.registry.conftest import AMPLE, PASSWORD
+from tests.server.conftest import Start
+
+
+@dataclass
+class Computer:
+    """A computer of somebody who uses the command."""
+
+    place: Path
+    password: str = PASSWORD
+
+    def run(self, *words: str, typed: str = "", code: int = 0, **environment: str) -> str:
+        """Return what a command says on both channels."""
+        done = subprocess.run(
+            [sys.executable, "-m", "paradrop.tools", *words], input=typed, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=90, check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.place), "PARADROP_CONFIG_DIR": str(self.place / "config"),
+                 "PARADROP_PASSWORD": self.password, **environment})
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout
+        return done.stdout
+
+    @property
+    def kept(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.place / "config/server.json").read_text())
+        return found
+
+
+@pytest.fixture
+def computer(tmp_path: Path) -> Computer:
+    (tmp_path / "joe").mkdir()
+    return Computer(tmp_path / "joe")
+
+
+def test_an_account_from_the_first_command_to_the_last(start: Start, computer: Computer) -> None:
+    server = start("--no-worker", **AMPLE, name_length=3)
+    assert "is made\nLogged in as joe (user) until 20" in computer.run("register", "-s", server.url, "-u", "joe")
+    config = computer.place / "config"
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (config, config / "server.json")] == [0o700, 0o600]
+    assert computer.run("router-create", "aardvark") == \
+        "pd.joe.aardvark is made; give it to a device with: paradrop router-provision aardvark HOST PORT\n"
+    assert "already; choose another name" in computer.run("router-create", "Aardvark", code=1)
+    token = computer.run("tokens", "make", "nagios", "--read").strip()
+    elsewhere = {"PARADROP_CONFIG_DIR": str(computer.place / "other"), "PARADROP_SERVER": server.url,
+                 "PARADROP_TOKEN": token}
+    rows = [line.split() for line in computer.run("tokens", "list", **elsewhere).splitlines()]
+    assert [row[1:4] for row in rows[1:]] == [["login", "no", rows[1][3]], ["made", "nagios", "yes"]]
+    assert "this token only reads" in computer.run("router-create", "zebra", code=5, **elsewhere)
+    computer.run("tokens", "end", rows[2][0])
+    assert "log in again" in computer.run("tokens", "list", code=5, **elsewhere)
+    before = computer.kept["token"]
+    assert "is changed" in computer.run("password", PARADROP_OLD_PASSWORD=PASSWORD, PARADROP_PASSWORD="another horse")
+    assert computer.kept["token"] != before
+    assert "the name or the password is wrong" in computer.run("login", "-u", "joe", code=5)
+    computer.run("login", "-u", "JOE", PARADROP_PASSWORD="another horse")
+    assert computer.run("router-delete", "aardvark", "--yes") == "aardvark is deleted\n"
+    assert computer.run("logout") == "Logged out\n"
+    assert computer.run("router-create", "zebra", code=5) == \
+        f"paradrop router-create: cannot ask {server.url}: log in first: paradrop login\n"
+    server.close()
+    assert f"cannot reach a server at {server.url}" in computer.run("login", "-u", "joe", code=4)
+
+
+def test_a_certificate_is_compared_once_and_then_known(start: Start, computer: Computer, tmp_path: Path) -> None:
+    server = start("--no-worker", **AMPLE, **self_signed(tmp_path / "first"), listen="127.0.0.1:0")
+    shown = fingerprint(tmp_path / "first")
+    asked = computer.run("register", "-s", server.url, "-u", "joesmith", typed="n\n", code=1)
+    assert shown in asked
+    assert asked.endswith("its certificate was not accepted\n")
+    assert not (computer.place / "config").exists()
+    assert shown in computer.run("register", "-s", server.url, "-u", "joesmith", typed="y\n")
+    assert computer.kept["certificate"] == (tmp_path / "first/certificate.pem").read_text()
+    assert shown not in computer.run("router-create", "aardvark")
+    server.close()
+    again = start("--no-worker", **AMPLE, **self_signed(tmp_path / "second"), listen=server.url.removeprefix("https://"))
+    assert computer.run("router-create", "zebra", code=4) == (
+        f"paradrop router-create: cannot trust a server at {again.url}: its certificate is not the one that this "
+        f"computer knows, {shown}; if it was changed on purpose: paradrop login --new-certificate\n")
+    assert fingerprint(tmp_path / "second") in computer.run("login", "--new-certificate", "-u", "joesmith", typed="y\n")
+    computer.run("router-create", "zebra")
+
+
+def test_what_can_be_no_server(computer: Computer) -> None:
+    assert "cannot tell which server: name it with --server URL" in computer.run("login", "-u", "joe", code=1)
+    for wrong in ("ftp://a", "nothing", "https://a:99999"):
+        assert "cannot use the server" in computer.run("login", "-s", wrong, "-u", "joe", code=1)
