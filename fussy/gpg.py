@@ -106,15 +106,20 @@ def open_keyring(keyring: Path) -> Iterator[Keyring]:
     with private_home() as home:
         newest = copy_keyring(keyring, home)
         keys = list_keys(home)
-        listed = keyring / SIGNERS
-        if listed.exists():
-            allowed = parse_signers(listed.read_text(errors="replace"), str(listed))
-        else:
-            allowed = vouching(keys, secret_keygrips(home))
+        allowed = who_may_sign(keyring, home, keys)
         if not any(key.fingerprint in allowed for key in keys):
             raise SystemSetup(f"cannot trust any bundle with the keyring {keyring}: it holds no key that may sign; "
-                              f"import one and mark it as ultimately trusted, or write its fingerprint into {listed}")
+                              "import one and mark it as ultimately trusted, or write its fingerprint into "
+                              f"{keyring / SIGNERS}")
         yield Keyring(home, allowed, clock(max(newest, *(key.created for key in keys))))
+
+
+def who_may_sign(keyring: Path, home: Path, keys: Sequence[Key]) -> frozenset[str]:
+    """Return the primary fingerprints of those who may sign by a keyring, of which HOME has a copy with these KEYS."""
+    listed = keyring / SIGNERS
+    if listed.exists():
+        return parse_signers(listed.read_text(errors="replace"), str(listed))
+    return vouching(keys, secret_keygrips(home))
 
 
 def clock(known: float) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ MODES = ("production", "development", "test", "local", "unittest")
 
 
 class Nexus:
-    """The router's connection to the server it belongs to, if it belongs to one.
+    """The connection to the server of the setting PDSERVER_URL, for a router that was named at ``/internal``.
+
+    One that a server provisioned has its link to that instead (:mod:`paradrop.backend.link`).
 
     Args:
         mode: the start-up mode, one of MODES.
@@ -38,7 +40,8 @@ class Nexus:
         """Begin to look for the server, in a thread, if this router has its keys and a server."""
         from paradrop.backend.pdfcd.identity import IdentityFile
 
-        if settings.PDSERVER_URL and IdentityFile().identity is not None:
+        identity = IdentityFile().identity
+        if settings.PDSERVER_URL and identity is not None and not identity.server:
             threading.Thread(target=self.connect, daemon=True, name="nexus").start()
 
     def onStop(self) -> None:

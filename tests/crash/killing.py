@@ -1,4 +1,4 @@
-"""Kills a fussy command at its n-th system call that changes the disk, for every n, or lets that call fail.
+"""Kills a fussy command, or a function, at its n-th system call that changes the disk, for every n, or lets it fail.
 
 strace(1) counts the calls of an undisturbed run, and then delivers SIGKILL on entering one of them. Only calls of the
 command itself count, and only those that name something below the target. A process that is killed leaves what its
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -28,6 +28,7 @@ CHANGING = ("openat,write,pwrite64,mkdir,mkdirat,link,linkat,rename,renameat,ren
             "unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,mknod,mknodat,"
             "truncate,ftruncate")
 TIME_LIMIT = 60
+Command = Sequence[str] | Callable[[], object]
 _LINE = re.compile(r"(\w+)\((.*) = (?!-1 )")
 
 
@@ -48,8 +49,8 @@ class Done:
     said: str
 
 
-def trace(command: Sequence[str], *options: str) -> Done:
-    """Run ``fussy COMMAND`` under strace with OPTIONS."""
+def trace(command: Command, *options: str) -> Done:
+    """Run ``fussy COMMAND``, or a function, under strace with OPTIONS."""
     with tempfile.TemporaryFile("w+") as output:
         child = os.fork()
         if not child:
@@ -65,7 +66,7 @@ def trace(command: Sequence[str], *options: str) -> Done:
         return Done(os.waitstatus_to_exitcode(status), output.read())
 
 
-def _run(command: Sequence[str], output: IO[str]) -> NoReturn:
+def _run(command: Command, output: IO[str]) -> NoReturn:
     """Be a ``fussy`` process."""
     code = 70
     try:
@@ -77,7 +78,11 @@ def _run(command: Sequence[str], output: IO[str]) -> NoReturn:
             open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
         signal.alarm(TIME_LIMIT)
         os.kill(os.getpid(), signal.SIGSTOP)
-        cli.fussy_command(list(command), prog_name="fussy")
+        if callable(command):
+            command()
+            code = 0
+        else:
+            cli.fussy_command(list(command), prog_name="fussy")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
     except BaseException as error:
@@ -92,7 +97,7 @@ def _watched(process: int) -> bool:
     return "TracerPid:\t0\n" not in Path(f"/proc/{process}/status").read_text()
 
 
-def points(command: Sequence[str], target: Path, log: Path, codes: Sequence[int] = (0,)) -> list[Point]:
+def points(command: Command, target: Path, log: Path, codes: Sequence[int] = (0,)) -> list[Point]:
     """Return every point at which COMMAND, run undisturbed, is about to change something below TARGET."""
     done = trace(command, "-e", f"trace={CHANGING}", "-o", str(log))
     assert done.code in codes, done.said
@@ -111,13 +116,13 @@ def _reads(line: str) -> bool:
     return line.startswith("openat(") and not re.search(r"O_CREAT|O_WRONLY|O_RDWR", line)
 
 
-def fail_at(command: Sequence[str], point: Point, error: str) -> Done:
+def fail_at(command: Command, point: Point, error: str) -> Done:
     """Run COMMAND and let the call at POINT fail with ERROR (its name, as in errno(3))."""
     return trace(command, "-e", f"trace={point.syscall}", "-e",
                  f"inject={point.syscall}:error={error}:when={point.count}", "-o", "/dev/null")
 
 
-def kill_at(command: Sequence[str], point: Point) -> bool:
+def kill_at(command: Command, point: Point) -> bool:
     """Run COMMAND and kill it at POINT; return whether it got that far."""
     done = trace(command, "-e", f"trace={point.syscall}", "-e",
                  f"inject={point.syscall}:signal=SIGKILL:when={point.count}", "-o", "/dev/null")

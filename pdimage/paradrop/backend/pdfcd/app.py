@@ -17,8 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 import fussy
-from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, oprouter, problems, upload
-from paradrop.backend.pdfcd.access import CHALLENGE, from_a_foreign_page, may_use_v1
+from paradrop.backend.link.streams import SCOPE
+from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, opidentity, oprouter, problems, upload
+from paradrop.backend.pdfcd.access import CHALLENGE, asked_for_another_host, from_a_foreign_page, may_use_v1
+from paradrop.backend.pdfcd.accounts import Identity
 from paradrop.backend.pdfcd.apiutils import getIP
 from paradrop.backend.pdfcd.openapi import document
 from paradrop.backend.pdfcd.operations import Accepted, Call, Operation, Text, check_media, parse_body, parse_query
@@ -42,7 +44,7 @@ def get_openapi(call: Call) -> dict[str, Any]:
 
 
 OPERATIONS = [
-    *opchutes.OPERATIONS, *opchanges.OPERATIONS, *oprouter.OPERATIONS, *opaccounts.OPERATIONS,
+    *opchutes.OPERATIONS, *opchanges.OPERATIONS, *oprouter.OPERATIONS, *opidentity.OPERATIONS, *opaccounts.OPERATIONS,
     Operation("GET", "/api/v1/openapi.json", get_openapi, None, dict[str, Any]),
 ]
 
@@ -85,13 +87,7 @@ async def _operate(rest: ParadropAPIServer, operation: Operation, request: Reque
     exchange = _exchange(request)
     if refusal := from_a_foreign_page(exchange):
         raise Problem(403, refusal)
-    identity = None
-    if operation.role is not None:
-        identity = await run_in_threadpool(rest.access.identify, exchange.headers, exchange.client)
-        if identity is None:
-            raise Problem(401, "cannot do this for everybody: send a password or a token", CHALLENGE)
-        if not identity.may(operation.role):
-            raise Problem(403, f"cannot do this with the role {identity.role}: it needs {operation.role}")
+    identity = await _who(rest, operation, request, exchange)
     query = parse_query(operation, request.query_params)
     call = Call(rest, identity, exchange.client, request.path_params, query, None)
     if operation.body is not None:
@@ -103,6 +99,31 @@ async def _operate(rest: ParadropAPIServer, operation: Operation, request: Reque
     if operation.body is not None:
         call = replace(call, body=parse_body(operation, await _read(request)))
     return _response(operation, await run_in_threadpool(operation.run, call))
+
+
+async def _who(rest: ParadropAPIServer, operation: Operation, request: Request,
+               exchange: pdrest.Request) -> Identity | None:
+    """Return who asks for an operation. Problem if he may not, or has to say who he is."""
+    if SCOPE in request.scope and not operation.remote:
+        raise Problem(403, "cannot do this through the server: ask the router itself")
+    if operation.role is None and not operation.optional:
+        return None
+    identity = await _identity(rest, request, exchange)
+    if operation.role is None:
+        if identity is None and (refusal := asked_for_another_host(exchange)):
+            raise Problem(403, refusal)
+        return identity
+    if identity is None:
+        raise Problem(401, "cannot do this for everybody: send a password or a token", CHALLENGE)
+    if not identity.may(operation.role):
+        raise Problem(403, f"cannot do this with the role {identity.role}: it needs {operation.role}")
+    return identity
+
+
+async def _identity(rest: ParadropAPIServer, request: Request, exchange: pdrest.Request) -> Identity | None:
+    """Return who proved who he is: the server by its link, others by what they send."""
+    told: Identity | None = request.scope.get(SCOPE)
+    return told or await run_in_threadpool(rest.access.identify, exchange.headers, exchange.client)
 
 
 def _response(operation: Operation, answer: Any) -> Response:
@@ -152,7 +173,7 @@ def _internal(rest: ParadropAPIServer) -> Handler:
 async def _identified(rest: ParadropAPIServer, request: Request) -> pdrest.Request:
     """Return the request for the documented resources, with who sent it, if he says."""
     exchange = _exchange(request)
-    identity = await run_in_threadpool(rest.access.identify, exchange.headers, exchange.client)
+    identity = await _identity(rest, request, exchange)
     if identity is not None:
         exchange.user, exchange.role = identity.user, identity.role
     return exchange

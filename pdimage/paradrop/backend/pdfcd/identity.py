@@ -3,7 +3,7 @@
 ::
 
     CONFIG_HOME_DIR/keys/      mode 0700
-        identity.json          pdid, key and certificate
+        identity.json          pdid, key and certificate; and where its server is (paradrop.backend.link.provisioning)
 """
 
 import re
@@ -22,21 +22,32 @@ ROUTER_ID = re.compile(rf"pd\.{_PART}\.{_PART}")
 
 @dataclass(frozen=True)
 class Identity:
-    """The router's name, ``pd.<user>.<router>``, its private key, and the certificate of the server."""
+    """The router's name, ``pd.<user>.<router>``, its private key, and the certificate of the server (PEM).
+
+    The rest is empty for a router that was given its name at ``/internal``, as documented, and has no server.
+    """
 
     pdid: str
     key: str
     cert: str
+    """Of the authority by which the server proves what it has given."""
+    certificate: str = ""
+    """The router's own, given by that authority."""
+    server: str = ""
+    """Where its server is: https://host[:port]."""
+    pinned: str = ""
+    """The only certificate by which the server is believed; empty: any that an authority vouches for."""
+    asked: str = ""
+    """SHA-256 of the one-time secret that it was given all this for."""
+    signers: tuple[str, ...] = ()
+    """Fingerprints of the keys that may sign bundles for it since."""
 
 
 class IdentityFile(PDStorage):
     """The one file that holds the identity."""
 
     def __init__(self) -> None:
-        place = Path(settings.CONFIG_HOME_DIR) / "keys"
-        pdosq.makedirs(place)
-        place.chmod(0o700)
-        super().__init__(str(place / "identity.json"), None, 0)
+        super().__init__(str(directory() / "identity.json"), None, 0)
         self.identity: Identity | None = None
         self.loadFromDisk()
 
@@ -58,7 +69,15 @@ class IdentityFile(PDStorage):
 
     def importAttr(self, pyld: dict[str, Any]) -> Identity:
         """Return the identity of a file's content."""
-        return Identity(**pyld)
+        return Identity(**{**pyld, "signers": tuple(pyld.get("signers", ()))})
+
+
+def directory() -> Path:
+    """Return the directory of the router's keys, which only its owner can enter."""
+    place = Path(settings.CONFIG_HOME_DIR) / "keys"
+    pdosq.makedirs(place)
+    place.chmod(0o700)
+    return place
 
 
 def provision(pdid: str, key: str, cert: str) -> None:
@@ -70,8 +89,13 @@ def provision(pdid: str, key: str, cert: str) -> None:
     file = IdentityFile()
     if file.identity is not None:
         raise ParadropError(f"cannot provision: this router is {file.identity.pdid} already")
+    check_name(pdid)
+    file.setAttr(Identity(pdid, key, cert))
+    file.saveToDisk()
+
+
+def check_name(pdid: str) -> None:
+    """Raise a ParadropError unless this is a name of a router."""
     if not ROUTER_ID.fullmatch(pdid):
         raise ParadropError(f"cannot provision: {pdid!r} is not pd.<user>.<router>, "
                             "parts of 3 to 32 letters and digits")
-    file.setAttr(Identity(pdid, key, cert))
-    file.saveToDisk()

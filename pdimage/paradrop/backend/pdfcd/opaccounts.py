@@ -137,13 +137,13 @@ def _made(call: Call, user: str, role: str, label: str, days: float | None) -> S
 
 
 OPERATIONS = [
-    Operation("POST", "/api/v1/login", log_in, None, SecretView, Login, errors=(401, 429)),
-    Operation("POST", "/api/v1/logout", log_out, "viewer", status=204),
+    Operation("POST", "/api/v1/login", log_in, None, SecretView, Login, errors=(401, 429), remote=False),
+    Operation("POST", "/api/v1/logout", log_out, "viewer", status=204, remote=False),
     Operation("GET", "/api/v1/whoami", who_am_i, "viewer", UserView),
-    Operation("GET", "/api/v1/users", list_users, "admin", list[UserView]),
-    Operation("PUT", "/api/v1/users/{name}", put_user, "viewer", UserView, NewUser, errors=(409,)),
-    Operation("DELETE", "/api/v1/users/{name}", delete_user, "admin", status=204, errors=(404, 409)),
-    Operation("GET", "/api/v1/tokens", list_tokens, "viewer", list[TokenView]),
-    Operation("POST", "/api/v1/tokens", make_token, "viewer", SecretView, NewToken, errors=(409,)),
-    Operation("DELETE", "/api/v1/tokens/{id}", delete_token, "viewer", status=204, errors=(404,)),
+    Operation("GET", "/api/v1/users", list_users, "admin", list[UserView], remote=False),
+    Operation("PUT", "/api/v1/users/{name}", put_user, "viewer", UserView, NewUser, errors=(409,), remote=False),
+    Operation("DELETE", "/api/v1/users/{name}", delete_user, "admin", status=204, errors=(404, 409), remote=False),
+    Operation("GET", "/api/v1/tokens", list_tokens, "viewer", list[TokenView], remote=False),
+    Operation("POST", "/api/v1/tokens", make_token, "viewer", SecretView, NewToken, errors=(409,), remote=False),
+    Operation("DELETE", "/api/v1/tokens/{id}", delete_token, "viewer", status=204, errors=(404,), remote=False),
 ]

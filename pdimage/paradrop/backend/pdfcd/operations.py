@@ -77,6 +77,10 @@ class Operation:
     status: int = 200
     errors: tuple[int, ...] = field(default=())
     """Statuses of problems, besides those every operation may answer with."""
+    optional: bool = False
+    """Whether who sends no password or token is served too; ``run`` decides then. Only where ``role`` is None."""
+    remote: bool = True
+    """Whether it can be done through the server that the router belongs to."""
 
     @property
     def summary(self) -> str:

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from paradrop.backend.link.service import Link
 from paradrop.backend.pdfcd import access
 from paradrop.backend.pdfcd.access import Access, Failures
 from paradrop.backend.pdfcd.accounts import Accounts
@@ -20,6 +21,7 @@ from paradrop.lib.api import pdapi
 from paradrop.lib.api.pdrest import GET, APIDecorator, APIPackage, APIResource, Request
 from paradrop.lib.api.wire import json2str
 from paradrop.lib.chute import Chute
+from paradrop.lib.errors import ParadropError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class ParadropAPIServer(APIResource):
         self.accounts = Accounts()
         self.access = Access(self.accounts)
         self.failureDict = Failures()
+        self.link = Link(storage)
         self.started = time.time()
         super().__init__()
         self.chutes = ChuteAPI(self)
@@ -143,6 +146,18 @@ def initializeSystem() -> None:
         log.warning("cannot write Docker's start options to %s: %s", settings.DOCKER_CONFIG_FILE, error)
 
 
+def begin_link(link: Link) -> None:
+    """Finish a provisioning that was interrupted, and begin to keep the link to the server, if there is one."""
+    from paradrop.backend.link import provisioning
+
+    try:
+        if provisioning.has_begun():
+            provisioning.finish()
+        link.start()
+    except (ParadropError, OSError) as error:
+        log.error("no link to the server: %s", error)
+
+
 def setup(args: Namespace | None = None, journal: Journal | None = None) -> None:
     """Make the queue and the server, and serve until the process is told to stop.
 
@@ -179,12 +194,15 @@ def setup(args: Namespace | None = None, journal: Journal | None = None) -> None
         nonlocal end
         end = time.monotonic() + serve.GRACE_SECONDS
         configurer.stop()
+        rest.link.stop()
         rest.journal.feed.close()
         last_word = threading.Timer(serve.GRACE_SECONDS - 2, rest.changes.finish_all, (_STOPPED,))
         last_word.daemon = True
         last_word.start()
 
-    serve.run(make_app(rest), sockets, worker.is_alive, stopping)
+    app = rest.link.app = make_app(rest)
+    begin_link(rest.link)
+    serve.run(app, sockets, worker.is_alive, stopping)
     worker.join(max(0.0, end - time.monotonic()))
     if worker.is_alive():
         log.warning("an update is not over: its chute is put in order when the daemon starts again")

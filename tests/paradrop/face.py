@@ -1,13 +1,20 @@
 """A router's HTTP face on a real port of the loopback interface, before an update queue that tests steer."""
 
+import asyncio
 import base64
+import contextlib
 import json
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import urllib3
 
+from paradrop.backend.pdfcd import serve
+from paradrop.backend.pdfcd.app import make_app
+from paradrop.backend.pdfcd.journal import Journal
 from paradrop.backend.pdfcd.server import ParadropAPIServer
 from paradrop.lib.chute import Chute
 
@@ -77,3 +84,22 @@ class Router:
     def v1(self, path: str, body: Any = None, method: str = "POST", **headers: str) -> urllib3.BaseHTTPResponse:
         """Send a request to /v1, which asks nobody for a password here."""
         return self.ask(method, f"/v1/{path}", body, user=None, headers=headers)
+
+
+@contextlib.contextmanager
+def served() -> Iterator[Router]:
+    """Serve a router without users, as long as the block lasts."""
+    store, queue = Store(), Queue()
+    rest = ParadropAPIServer(queue, store, Journal())
+    app = rest.link.app = make_app(rest)
+    sockets = serve.listen(["127.0.0.1"], 0)
+    server = serve.Server(serve.configuration(app))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
+    thread.start()
+    yield Router(rest, queue, store, sockets[0].getsockname()[1])
+    rest.link.stop()
+    server.should_exit = True
+    rest.changes.finish_all("the test is over")
+    rest.journal.feed.close()
+    thread.join(10)
+    assert not thread.is_alive()
