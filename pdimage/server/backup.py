@@ -1,10 +1,11 @@
 """``pdimage backup`` and ``pdimage restore``: what can't be had again, in one file.
 
-That is the database and the directory of signing keys; with images also the store. The archive is a tar:
+That is the database, the signing keys and the registry's authority; with images also the store. The archive is a tar:
 
 - ``backup.json``  what it is: format, version, kind of the database
 - ``database``     a copy of the SQLite file, or what ``pg_dump --format=custom`` writes
 - ``keys/``        the signing keys
+- ``registry/``    the authority that routers know
 - ``store/``       the images, if they were asked for
 
 The server may run meanwhile: the copy of the database is of one moment.
@@ -50,6 +51,8 @@ def backup(settings: Settings, file: Path, *, images: bool) -> None:
             archive.add(database, database.name)
             if settings.keys.is_dir():
                 archive.add(settings.keys, "keys", filter=_plain)
+            if (settings.root / "registry").is_dir():
+                archive.add(settings.root / "registry", "registry", filter=_plain)
             if images:
                 archive.add(str(artifacts.connect(settings).directory), "store", filter=_plain)
             archive.close()
@@ -83,8 +86,9 @@ def restore(settings: Settings, file: Path) -> None:
         _put_database(settings, place / "database", place)
         (place / "backup.json").unlink()
         (place / "database").unlink(missing_ok=True)
-        if (place / "keys").is_dir():
-            (place / "keys").chmod(0o700)
+        for private in ("keys", "registry"):
+            if (place / private).is_dir():
+                (place / private).chmod(0o700)
         disk.sync_filesystem(place)
         if root.is_dir():
             root.rmdir()

@@ -72,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     router_signers: tuple[str, ...] = ()
     channel: str = ""
     channel_root: str = ""
+    channel_product: str = ""
     keep_audit_days: float = 400.0
 
     log_format: Literal["text", "json"] = "text"

@@ -50,17 +50,29 @@ def log_in(server: Server, name: str, password: str = PASSWORD) -> Person:
     return Person(server, name, found.body["token"])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Settings of a server with each kind of database: a test that uses it runs with both."""
+def settings_of(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Return the settings of a server with the kind of database that a fixture's parameter names."""
     if request.param == "sqlite":
         return {}
     return {"database": request.getfixturevalue("postgres").database(f"registry{next(_number)}")}
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of a module."""
-    server = Server(tmp_path_factory.mktemp("registry") / "data", AMPLE).start("--no-worker")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Settings of a server with each kind of database: a test that uses it runs with both."""
+    return settings_of(request)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests, with each kind of database. Who uses it takes names that nobody else does."""
+    settings = {**AMPLE, **settings_of(request)}
+    server = Server(tmp_path_factory.mktemp("registry") / "data", settings).start("--no-worker")
     yield server
     server.close()
+
+
+@pytest.fixture
+def joe(either: Server) -> Person:
+    """Somebody new."""
+    return register(either, f"joe{next(_number):05}")

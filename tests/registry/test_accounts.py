@@ -1,12 +1,11 @@
 """Accounts: register, log in and out, tokens, lockout, reset; with both kinds of database."""
 
-from tests.registry.conftest import AMPLE, HERE, PASSWORD, Person, log_in, register
-from tests.server.conftest import Start
+from tests.registry.conftest import HERE, PASSWORD, Person, log_in, register
+from tests.server.serverprocess import Server
 
 
-def test_register_log_in_and_out(start: Start, store: dict[str, object]) -> None:
-    server = start("--no-worker", **AMPLE, **store)
-    joe = register(server, "JoeSmith")
+def test_register_log_in_and_out(either: Server) -> None:
+    server, joe = either, register(either, "JoeSmith")
     assert joe.get("/account").body == {"name": "JoeSmith", "role": "user", "read": False}
     again = log_in(server, "joesmith")
     assert [token["kind"] for token in joe.get("/tokens").body["tokens"]] == ["login", "login"]

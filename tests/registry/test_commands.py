@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
         "pd.joe.aardvark is made; give it to a device with: paradrop router-provision aardvark HOST PORT\n"
     assert "already; choose another name" in computer.run("router-create", "Aardvark", code=1)
     token = computer.run("tokens", "make", "nagios", "--read").strip()
-    elsewhere = {"PARADROP_CONFIG_DIR": str(computer.place / "other"), "PARADROP_SERVER": server.url,
+    elsewhere: dict[str, Any] = {"PARADROP_CONFIG_DIR": str(computer.place / "other"), "PARADROP_SERVER": server.url,
                  "PARADROP_TOKEN": token}
     rows = [line.split() for line in computer.run("tokens", "list", **elsewhere).splitlines()]
     assert [row[1:4] for row in rows[1:]] == [["login", "no", rows[1][3]], ["made", "nagios", "yes"]]

@@ -174,14 +174,14 @@ class AccountsApi:
 
     async def _spend_code(self, request: Request, asked: Reset) -> str:
         check_password(asked.password)
-        keys = of_name(asked.name), of_address(client_of(request))
-        await in_thread(self.registry.lockout.attempt, *keys)
+        name, address = of_name(asked.name), of_address(client_of(request))
+        await in_thread(self.registry.lockout.attempt, name, address)
         digest = ""
         if await in_thread(self.accounts.has_code, asked.name, asked.code):
             digest = await self.registry.passwords.digest(asked.password)
-        name = await in_thread(self.accounts.spend_code, asked.name, asked.code, digest, client_of(request))
-        await in_thread(self.registry.lockout.passed, *keys)
-        return name
+        account = await in_thread(self.accounts.spend_code, asked.name, asked.code, digest, client_of(request))
+        await in_thread(self.registry.lockout.passed, address, name)
+        return account
 
 
 def _fresh(text: str, token: Token, account: Account) -> Response:

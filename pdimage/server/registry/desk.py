@@ -11,9 +11,12 @@ from pdimage.server.refusals import Refused
 from pdimage.server.registry.access import Access, Caller
 from pdimage.server.registry.accounts import Account, Accounts, Kind, Token
 from pdimage.server.registry.audit import Audit, Who
+from pdimage.server.registry.authority import Authority, open_authority
+from pdimage.server.registry.handed import Handed
 from pdimage.server.registry.lockout import Lockout, of_address, of_name
 from pdimage.server.registry.passwords import LONGEST, Passwords
 from pdimage.server.registry.permissions import Action
+from pdimage.server.registry.provisioning import Provisioning
 from pdimage.server.registry.routers import Router, Routers, full_name
 from pdimage.server.settings import Settings
 
@@ -33,6 +36,9 @@ class Registry:
     lockout: Lockout
     passwords: Passwords
     routers: Routers
+    authority: Authority
+    provisioning: Provisioning
+    handed: Handed
 
     async def caller(self, request: HTTPConnection, action: Action) -> Caller:
         """Return who sends a request to the API, and may do that, at least with what is his own.
@@ -74,14 +80,19 @@ class Registry:
         right = await self.passwords.are_same(found[1] if found else "", password[:LONGEST + 1])
         if not right or found is None or len(password) > LONGEST:
             raise Refused(401, "the name or the password is wrong")
-        await in_thread(self.lockout.passed, of_name(name), of_address(address))
+        await in_thread(self.lockout.passed, of_address(address), of_name(name))
         return found[0]
 
 
 def make_registry(settings: Settings, engine: sa.Engine) -> Registry:
-    """Return the registry that lies in a database, which must be in its present form."""
+    """Return the registry that lies in a database, which must be in its present form.
+
+    :raises SystemSetup: its authority can't be used
+    """
     audit = Audit(engine, settings.keep_audit_days)
     accounts = Accounts(engine, settings, audit)
+    authority = open_authority(settings.root)
     return Registry(settings, engine, audit, accounts, Access(accounts),
                     Lockout(engine, settings.login_failures, settings.lockout_seconds), Passwords(),
-                    Routers(engine, settings, audit))
+                    Routers(engine, settings, audit), authority,
+                    Provisioning(engine, settings, audit, authority), Handed(settings))

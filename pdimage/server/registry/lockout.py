@@ -42,8 +42,8 @@ class Lockout:
                 add(connection, failures, {"key": key}, {"count": 1, "last": 0})
             connection.execute(sa.update(failures).where(failures.c.key.in_(keys)).values(last=now))
 
-    def passed(self, of_name: str, of_address: str) -> None:
-        """Take back an attempt that was right; what failed for this name before is forgotten."""
+    def passed(self, of_address: str, of_name: str) -> None:
+        """Take back an attempt from an address that was right; what failed for a name before is forgotten."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(failures).where(failures.c.key == of_name))
             connection.execute(sa.update(failures).where(failures.c.key == of_address).values(

@@ -5,7 +5,7 @@ from pdimage.server.operations import FLAG, NUMBER, TEXT, Operation, Schema, fie
 from pdimage.server.registry.accountsapi import AccountsApi
 from pdimage.server.registry.desk import Registry
 from pdimage.server.registry.permissions import ROLES
-from pdimage.server.registry.routersapi import RoutersApi
+from pdimage.server.registry.routersapi import MACHINE, RoutersApi
 
 HERE = "/registry/v1"
 
@@ -25,6 +25,11 @@ ROUTER_NAME: Schema = {"type": "string", "pattern": names.pattern("router")}
 ROUTER = fields("pdid account name group made provisioned awake seen address version incident outcome",
                 pdid=TEXT, account=TEXT, name=TEXT, group=TEXT, made=TIME, provisioned={"type": ["number", "null"]},
                 awake=FLAG, seen={"type": ["number", "null"]}, address=TEXT, version=TEXT, incident=TEXT, outcome={})
+TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+PROVISIONED = fields(
+    "pdid certificate authority server keyring signers channel hawkbit", pdid=TEXT, certificate=TEXT, authority=TEXT,
+    server=TEXT, keyring=listed(TEXT), signers=listed(TEXT), channel={"type": ["object", "null"]},
+    hawkbit=fields("url tenant name token", url=TEXT, tenant=TEXT, name=TEXT, token=TEXT))
 
 # What may go wrong wherever a body is sent, and wherever a token is wanted.
 SENT = (400, 408, 413, 503)
@@ -91,4 +96,10 @@ def _routers(api: RoutersApi) -> list[Operation]:
         Operation("GET", one, api.show_router,
                   {200: fields("pdid", **{**ROUTER["properties"], "facts": {}})}, (*ASKED, 404), secured=True),
         Operation("DELETE", one, api.delete_router, {204: None}, (*ASKED, 404), secured=True),
+        Operation("POST", f"{one}/provision", api.issue_secret, {200: fields(
+            "pdid secret expires server server_certificate", pdid=TEXT, secret=TEXT, expires=TIME, server=TEXT,
+            server_certificate=TEXT_OR_NULL)}, (*ASKED, 404), secured=True),
+        Operation("POST", f"{HERE}/provision", api.provision, {200: PROVISIONED}, (*SENT, 403, 409), fields(
+            "secret csr machine clock", secret=TEXT, csr=TEXT, machine={"type": "string", "pattern": MACHINE},
+            clock=TIME, again=FLAG)),
     ]

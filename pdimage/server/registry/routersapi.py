@@ -1,23 +1,38 @@
-"""The addresses for routers: list, make, show, delete."""
+"""The addresses for routers: list, make, show, delete; and provisioning, for who owns one, and for the device."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pdimage.server.http import answer, in_thread
+from pdimage.server.asu import address
+from pdimage.server.http import answer, client_of, in_thread
 from pdimage.server.names import is_good
 from pdimage.server.refusals import bad
+from pdimage.server.registry.authority import read_request
 from pdimage.server.registry.desk import PRIVATE, Registry
+from pdimage.server.registry.provisioning import Order
 from pdimage.server.registry.reading import read
 from pdimage.server.registry.routers import Router
+
+MACHINE = "^[0-9A-Za-z]{8,64}$"
 
 
 class NewRouter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A router that is to be made."""
 
     name: str
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device asks with that is to be a router: see :class:`.provisioning.Order`."""
+
+    secret: str
+    csr: str
+    machine: Annotated[str, msgspec.Meta(pattern=MACHINE)]
+    clock: float
+    again: bool = False
 
 
 class RoutersApi:
@@ -53,6 +68,32 @@ class RoutersApi:
         router = await self.registry.router(caller, "router.delete", request.path_params["name"])
         await in_thread(self.routers.delete, router, caller.who)
         return answer(None, 204)
+
+    async def issue_secret(self, request: Request) -> Response:
+        """Issue a secret, with which a device can become this router, once and soon."""
+        caller = await self.registry.caller(request, "router.provision")
+        router = await self.registry.router(caller, "router.provision", request.path_params["name"])
+        certificate = await in_thread(self.registry.handed.server_certificate)
+        secret, until = await in_thread(self.registry.provisioning.issue, router, caller.who)
+        return answer({"pdid": router.pdid, "secret": secret, "expires": until, "server": self._address(request),
+                       "server_certificate": certificate}, 200, PRIVATE)
+
+    async def provision(self, request: Request) -> Response:
+        """Make a device the router that its secret is for, and give it all that it needs as that."""
+        asked = await read(request, self.registry.settings, Asked)
+        order = Order(asked.secret, read_request(asked.csr), asked.machine, asked.clock, asked.again,
+                      client_of(request))
+        keyring, channel = await in_thread(self.registry.handed.keyring), await in_thread(self.registry.handed.channel)
+        made = await in_thread(self.registry.provisioning.redeem, order)
+        server = self._address(request)
+        return answer({
+            "pdid": made.pdid, "certificate": made.certificate, "authority": self.registry.authority.certificate,
+            "server": server, "keyring": keyring.keys, "signers": keyring.signers, "channel": channel,
+            "hawkbit": {"url": server, "tenant": made.account, "name": made.name, "token": made.update_token},
+        }, 200, PRIVATE)
+
+    def _address(self, request: Request) -> str:
+        return address(request, self.registry.settings.url)
 
 
 def _short(router: Router) -> dict[str, Any]:
