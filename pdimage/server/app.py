@@ -20,7 +20,8 @@ from pdimage.server.images import Images
 from pdimage.server.known import Known
 from pdimage.server.metrics import Health, Measured
 from pdimage.server.openapi import document
-from pdimage.server.registry.desk import make_registry
+from pdimage.server.registry.fleet.desk import Fleet
+from pdimage.server.registry.fleet.operations import operations as fleet_operations
 from pdimage.server.registry.operations import operations as registry_operations
 from pdimage.server.requests import Requests
 from pdimage.server.settings import Settings
@@ -35,10 +36,9 @@ def make_desk(settings: Settings, engine: sa.Engine) -> Desk:
                 artifacts.connect(settings), Doorbell(settings))
 
 
-def make_app(desk: Desk, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+def make_app(desk: Desk, fleet: Fleet, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     """Return the application. MORE are routes that others add, such as those of the web page."""
-    registry = make_registry(desk.settings, desk.engine)
-    found = [*operations.operations(desk), *registry_operations(registry)]
+    found = [*operations.operations(desk), *registry_operations(fleet.registry), *fleet_operations(fleet)]
     described = document(found, fussy.__version__)
 
     async def openapi(request: Request) -> Response:

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response, Stream
 from fussy.errors import FussyError
 from fussy.keys import export
 from pdimage.server import names
+from pdimage.server.artifacts import Artifacts
 from pdimage.server.desk import Desk
 from pdimage.server.entries import File
 from pdimage.server.http import CORS, answer, in_thread
@@ -35,14 +36,9 @@ class Files:
         digest = request.path_params["request_hash"]
         name = request.path_params["file"].rpartition("/")[2]
         found = await self._file(digest, name)
-        path = self.desk.store.path(digest, name)
-        if path is not None:
-            if not path.is_file():
-                raise Refused(404, "this file is gone; ask for the image again")
-            return FileResponse(path, headers=_CACHED, media_type="application/octet-stream")
-        if self.desk.settings.store_redirect and request.method == "GET":
+        if self.desk.store.directory is None and self.desk.settings.store_redirect and request.method == "GET":
             return RedirectResponse(await in_thread(self.desk.store.link, digest, name), 302, CORS)
-        return self._stream(request, digest, found)
+        return send(self.desk.store, request, digest, found)
 
     async def listing(self, request: Request) -> Response:
         """List the files of an image."""
@@ -77,22 +73,35 @@ class Files:
                     return file
         raise Refused(404, "this file is not known (any more); ask for the image again")
 
-    def _stream(self, request: Request, digest: str, file: File) -> Response:
-        """Pass a file on from the store, whose size is known: old clients compare it with Content-Length."""
-        headers = {**_CACHED, "Accept-Ranges": "bytes", "ETag": f'"{file.sha256}"'}
-        start, end, status = 0, file.size, 200
-        asked = _RANGE.fullmatch(request.headers.get("range", ""))
-        unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
-        if asked and unchanged and (asked[1] or asked[2]):
-            start, end = span(asked[1], asked[2], file.size)
-            if start >= end:
-                return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{file.size}"})
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-        headers["Content-Length"] = str(end - start)
-        blocks: Iterator[bytes] = iter(()) if request.method == "HEAD" else self.desk.store.read(
-            digest, file.name, start, end)
-        return StreamingResponse(blocks, status, headers, "application/octet-stream")
+
+def send(store: Artifacts, request: Request, digest: str, file: File) -> Response:
+    """Send a file of an image, or the part of it that is asked for.
+
+    :raises Refused: it is not there any more (404)
+    """
+    path = store.path(digest, file.name)
+    if path is None:
+        return _stream(store, request, digest, file)
+    if not path.is_file():
+        raise Refused(404, "this file is gone; ask for the image again")
+    return FileResponse(path, headers=_CACHED, media_type="application/octet-stream")
+
+
+def _stream(store: Artifacts, request: Request, digest: str, file: File) -> Response:
+    """Pass a file on from the store, whose size is known: old clients compare it with Content-Length."""
+    headers = {**_CACHED, "Accept-Ranges": "bytes", "ETag": f'"{file.sha256}"'}
+    start, end, status = 0, file.size, 200
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    unchanged = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
+    if asked and unchanged and (asked[1] or asked[2]):
+        start, end = span(asked[1], asked[2], file.size)
+        if start >= end:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{file.size}"})
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    headers["Content-Length"] = str(end - start)
+    blocks: Iterator[bytes] = iter(()) if request.method == "HEAD" else store.read(digest, file.name, start, end)
+    return StreamingResponse(blocks, status, headers, "application/octet-stream")
 
 
 def span(first: str, last: str, size: int) -> tuple[int, int]:

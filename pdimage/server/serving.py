@@ -28,6 +28,8 @@ from pdimage.server import artifacts, files, logs, metrics, sandbox, tables
 from pdimage.server.app import make_app, make_desk
 from pdimage.server.migrate import migrate
 from pdimage.server.pages import routes
+from pdimage.server.registry.desk import make_registry
+from pdimage.server.registry.fleet.desk import make_fleet
 from pdimage.server.settings import Settings, address
 from pdimage.server.worker import Worker
 
@@ -239,8 +241,10 @@ class _Server(uvicorn.Server):
 def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object]) -> None:
     engine = tables.connect(settings.database_url)
     desk = make_desk(settings, engine)
+    fleet = make_fleet(make_registry(settings, engine), desk.store)
     try:
-        _Server(configuration(settings, make_app(desk, routes(desk))), ready).run(sockets=[listener])
+        with fleet.moving():
+            _Server(configuration(settings, make_app(desk, fleet, routes(desk))), ready).run(sockets=[listener])
     finally:
         desk.count_hits()
         engine.dispose()

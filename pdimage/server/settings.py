@@ -73,6 +73,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     channel: str = ""
     channel_root: str = ""
     channel_product: str = ""
+    channel_directory: str = ""
+    rollout_files: str = "rollout-files"
+    rollout_approval: bool = False
+    account_groups: int = 100
+    poll_seconds: int = 300
+    gateway_token: str = ""
     keep_audit_days: float = 400.0
 
     log_format: Literal["text", "json"] = "text"
@@ -147,7 +153,7 @@ def load(file: Path | None, given: Mapping[str, Any]) -> Settings:
 def _check(settings: Settings) -> None:
     for name in ("processes", "workers", "attempts", "queue_limit", "client_queue", "client_hourly", "connections",
                  "packages_limit", "lease_seconds", "build_seconds", "login_failures", "account_tokens",
-                 "account_routers", "login_days", "secret_seconds"):
+                 "account_routers", "account_groups", "poll_seconds", "login_days", "secret_seconds"):
         if getattr(settings, name) <= 0:
             raise SystemSetup(f"cannot use the settings: {name} must be more than 0")
     if not 3 <= settings.name_length <= 32:

@@ -1,6 +1,6 @@
 """INSERT that minds what is there, in the one spelling that SQLite and PostgreSQL share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,3 +29,9 @@ def add(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any], amou
     statement = _insert(connection, table).values({**key, **amounts})
     connection.execute(statement.on_conflict_do_update(
         index_elements=list(key), set_={name: table.c[name] + amount for name, amount in amounts.items()}))
+
+
+def insert_all_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows; where something in the way is there already, it stays as it is."""
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
