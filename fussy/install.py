@@ -51,11 +51,12 @@ def install(
 
 def install_release(
     filename: Path, keyring: Path, target: Path, *, boards: list[str] | None = None, progress: Progress | None = None,
-    accept: place.Accept | None = None, memory: int = MEMORY,
+    accept: place.Accept | None = None, placing: place.Placing | None = None, memory: int = MEMORY,
 ) -> Path:
     """Do what :func:`install` does, with a progress report; return the path of the release that is now current.
 
-    ACCEPT may refuse the verified bundle by what it says of itself, before anything is written. A delta that needs more
+    ACCEPT may refuse the verified bundle by what it says of itself, before anything is written; PLACING is told its
+    digest before it gets a name. A delta that needs more
     than MEMORY MiB is refused.
 
     :raises Reverted: an earlier release was brought back
@@ -64,7 +65,7 @@ def install_release(
     """
     with ready(target) as held:
         release, digest = place.place(held, filename, keyring, boards=boards or held.boards(), progress=progress,
-                                      accept=accept, memory=memory)
+                                      accept=accept, placing=placing, memory=memory)
         enabling.make_current(held, release, "install", digest)
         return release
 

@@ -18,17 +18,19 @@ from fussy.trial import refuse_during
 log = logging.getLogger(__name__)
 
 Accept = Callable[[manifest.Description], object]
+Placing = Callable[[str], object]
 
 
 def place(
     target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None,
-    accept: Accept | None = None, memory: int = MEMORY,
+    accept: Accept | None = None, placing: Placing | None = None, memory: int = MEMORY,
 ) -> tuple[Path, str]:
     """Verify the bundle FILENAME, write its release into the locked TARGET; return its path and its digest.
 
     Nothing is left after an error, and nothing is written before the bundle is verified and is known to fit.
 
     :param accept: is given what the verified bundle says of itself, and raises an error if that is not to be had
+    :param placing: is told the digest of the release when it is complete but has no name yet, and may raise an error
     :param memory: MiB that applying a delta may take
     :raises FussyError: see the errors of fussy.bundle, fussy.preflight and fussy.unpack
     """
@@ -46,6 +48,8 @@ def place(
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
         digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
+        if placing:
+            placing(digest)
         release = _free_name(target, described.name)
         previous = target.current_release()
         _note_start(target, release, previous, digest)

@@ -43,13 +43,14 @@ class OnTrial(Release, frozen=True):
 
 class Update(msgspec.Struct, frozen=True):
     """What the updater did last. checked: when the channel was last found valid; outcome, line and at: how the last
-    run ended; waiting: the version that is offered and not installed; next_window: when it, or what comes, may be
-    (null: at any time). held and postponed: what the owner said by command."""
+    run ended, by what it heard from source; waiting: the version that is offered and not installed; next_window: when
+    it, or what comes, may be (null: at any time). held and postponed: what the owner said by command."""
 
     at: Time
     outcome: str
     line: str
     checked: Time | None
+    source: str | None
     waiting: str | None
     next_window: Time | None
     held: bool
@@ -122,8 +123,8 @@ def _update(target: Target, settings: Path) -> Update | None:
     if not last.at and not opens and owner == record.Owner():
         return None
     waiting = (last.waiting.version or last.waiting.release) if last.waiting else None
-    return Update(last.at, last.outcome, last.line, last.checked or None, waiting, opens or None, owner.held,
-                  owner.postponed or None)
+    return Update(last.at, last.outcome, last.line, last.checked or None, last.source or None, waiting, opens or None,
+                  owner.held, owner.postponed or None)
 
 
 def _opens(settings: Path) -> int:
@@ -174,6 +175,8 @@ def _update_lines(update: Update) -> Iterator[str]:
         yield f"update    {when(update.at)} {update.outcome}: {update.line}"
     if update.checked:
         yield f"checked   {when(update.checked)}"
+    if update.source:
+        yield f"source    {update.source}"
     if update.held:
         yield "hold      updates are held; fussy hold --release ends that"
     if update.postponed:

@@ -7,6 +7,7 @@ What it keeps lies in ``.fussy/update/`` of the target::
     owner.json     what the router's owner wants: hold, postpone
     history.jsonl  what happened, the newest last; see fussy.updating.history
     trusted.json   versions below which no metadata is believed, and the newest time that is known
+    hawkbit.json   what a hawkBit server wants, and what it is still to be told; see fussy.updating.actions
     id             by which a roll-out knows this device, where the machine has no id of its own
     metadata/      TUF metadata that was verified; a cache
     downloads/     bundles being fetched

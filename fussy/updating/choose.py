@@ -75,7 +75,7 @@ def choose(found: Iterable[Found], device: Device, settings: Settings, owner: Ow
     refused, unfit, later = "", "", None
     for files in ordered:
         offer = files[0].offer
-        ways = _ways(files, device, spoilt, settings.memory)
+        ways = usable(files, device, spoilt, settings.memory)
         if offer.digest in device.bad:
             refused = refused or f"{named(offer)} failed on this device before (see fussy status)"
         elif problem := _problem(offer, device):
@@ -116,7 +116,7 @@ def _problem(offer: Offer, device: Device) -> str:
     return ""
 
 
-def _ways(files: list[Found], device: Device, spoilt: Collection[str], memory: int) -> list[Found]:
+def usable(files: list[Found], device: Device, spoilt: Collection[str], memory: int) -> list[Found]:
     """Return the files that this device could use, the smallest first; what is larger than the full bundle is not, nor
     a delta that needs more than MEMORY MiB."""
     usable = [file for file in files if file.sha256 not in spoilt

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import time
 from pathlib import Path
 
 import fussy
@@ -69,6 +70,11 @@ def shipped_root(keyring: Path) -> bytes:
     except OSError as error:
         raise SystemSetup(f"cannot trust any channel: cannot read {keyring / ROOT}: {error.strerror}; copy the "
                           "channel's metadata/1.root.json there") from error
+
+
+def clock_is_set() -> bool:
+    """Whether the clock may be right: it is not earlier than the time of this program."""
+    return time.time() >= Path(fussy.__file__).stat().st_mtime
 
 
 def clock(target: Target, keyring: Path, root: bytes, now: float) -> Clock:

@@ -50,10 +50,13 @@ EXIT_CODES: dict[Outcome, int] = {"held": 11, "postponed": 11, "outside-window":
                                   "on-trial": 12, "refused": OnlyRefused.exit_code}
 _OF_ERRORS: list[tuple[type[FussyError], Outcome]] = [
     (Reverted, "reverted"), (Unrecoverable, "unrecoverable"), (Unreachable, "unreachable"),
-    (UntrustedChannel, "untrusted"), (TooSlow, "slow")]
+    (UntrustedChannel, "untrusted"), (TooSlow, "slow"), (OnlyRefused, "refused")]
 
 # Makes a progress report for a label.
 Bar = Callable[[str], AbstractContextManager[downloads.Progress | None]]
+# Gets the file of a way onto the disk; installs that file, and returns what it turned out to be.
+Fetch = Callable[[Found, downloads.Progress | None], Path]
+Enable = Callable[[Path, Found, Device, downloads.Progress | None], Found]
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,13 @@ def run(path: Path, settings: Settings, keyring: Path, wish: Wish, *, bar: Bar |
     :raises SystemSetup: there is no such target
     """
     target = targets.find(path)
-    with fetching.locked(target) as place:
-        return Run(target, place, settings, keyring, wish, bar or no_bar).run()
+    kind: type[Run] = Run
+    if settings.hawkbit:
+        from fussy.updating import hawkbit
 
+        kind = hawkbit.Tasked
+    with fetching.locked(target) as place:
+        return kind(target, place, settings, keyring, wish, bar or no_bar).run()
 
 
 def no_bar(label: str) -> AbstractContextManager[None]:
@@ -86,7 +93,7 @@ def no_bar(label: str) -> AbstractContextManager[None]:
 
 
 class Run:
-    """A run, with what it has found out so far. :mod:`fussy.updating.demand` has another way to update."""
+    """A run, with what it has found out so far. :mod:`.demand` and :mod:`.hawkbit` have other ways to update."""
 
     def __init__(self, target: Target, place: Path, settings: Settings, keyring: Path, wish: Wish, bar: Bar) -> None:
         self.target, self.place, self.settings, self.keyring = target, place, settings, keyring
@@ -132,7 +139,7 @@ class Run:
         """Return outcome, line and exit code."""
         root = device.shipped_root(self.keyring)
         clock = device.clock(self.target, self.keyring, root, time.time())
-        self.note = clock.note()
+        self.note = "; ".join(part for part in (self.note, clock.note()) if part)
         me = device.device(self.target, self.settings, state.load(self.target))
         self.version = me.version
         facts = _facts(self.settings, me)
@@ -149,9 +156,13 @@ class Run:
         if self.choice.outcome != "available":
             return self.choice.outcome, self.choice.reason, EXIT_CODES.get(self.choice.outcome, 0)
         if self._look_only:
-            ways = " or ".join(f"a {way.offer.kind} bundle of {_size(way)}" for way in self.choice.ways)
-            return "available", f"{self.choice.reason}: {ways}", 10 if self.wish.check else 0
-        return self._install(found, me, clock)
+            return self._available()
+        return self._install(me, lambda: self._choose(found, me, clock), self._fetch, self._enable)
+
+    def _available(self) -> tuple[Outcome, str, int]:
+        assert self.choice
+        ways = " or ".join(f"a {way.offer.kind} bundle of {_size(way)}" for way in self.choice.ways)
+        return "available", f"{self.choice.reason}: {ways}", 10 if self.wish.check else 0
 
     def _settled(self) -> state.State:
         """Return the state of the target after what was interrupted there is finished or undone."""
@@ -188,24 +199,22 @@ class Run:
         return choose(found, me, self.settings, record.load_owner(self.target), datetime.now(),
                       spoilt=[one.sha256 for one in self.spoilt], time_known=not clock.behind, insist=self.wish.insist)
 
-    def _install(self, found: list[Found], me: Device, clock: Clock) -> tuple[Outcome, str, int]:
-        """Fetch and install the chosen release, by the first way that works."""
-        from fussy import install
-
+    def _install(self, me: Device, again: Callable[[], Choice], fetch: Fetch,
+                 enable: Enable) -> tuple[Outcome, str, int]:
+        """Fetch and install the chosen release, by the first way that works; AGAIN is asked in between."""
         assert self.choice
         ways = self.choice.ways
-        for way in ways:
-            last = way is ways[-1]
+        for number, way in enumerate(ways, 1):
+            last = number == len(ways)
             try:
                 with self.bar("fetching") as show:
-                    bundle = fetching.download(self.place, self.settings, way, progress=show, troubles=self.troubles)
+                    bundle = fetch(way, show)
                 self.downloaded += way.length
                 # the download may have outlasted the window
-                if (again := self._choose(found, me, clock)).outcome != "available":
-                    return again.outcome, again.reason, EXIT_CODES.get(again.outcome, 0)
+                if (choice := again()).outcome != "available":
+                    return choice.outcome, choice.reason, EXIT_CODES.get(choice.outcome, 0)
                 with self.bar("installing") as show:
-                    install.install_release(bundle, self.keyring, self.target.root, boards=list(me.boards),
-                                            progress=show, memory=self.settings.memory)
+                    way = enable(bundle, way, me, show)
             except (UnusableDelta, sources.Missing) as error:
                 if last:
                     raise
@@ -224,6 +233,16 @@ class Run:
             downloads.forget(self.place)
             return self._done(way, me)
         raise UnusableDelta("cannot update: no bundle of the channel can be used; see fussy log")
+
+    def _fetch(self, way: Found, show: downloads.Progress | None) -> Path:
+        return fetching.download(self.place, self.settings, way, progress=show, troubles=self.troubles)
+
+    def _enable(self, bundle: Path, way: Found, me: Device, show: downloads.Progress | None) -> Found:
+        from fussy import install
+
+        install.install_release(bundle, self.keyring, self.target.root, boards=list(me.boards), progress=show,
+                                memory=self.settings.memory)
+        return way
 
     def _done(self, way: Found, me: Device) -> tuple[Outcome, str, int]:
         before = f" from {me.version}" if me.version else ""

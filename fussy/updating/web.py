@@ -5,6 +5,7 @@ over within ``patience`` as a whole; the body must keep the lowest speed. Redire
 https to http. Bodies are taken as they are, not decompressed.
 """
 
+import hashlib
 import os
 import re
 import socket
@@ -40,6 +41,29 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 # A clock in 1970 is told once, by the updater, and not for each connection.
 warnings.simplefilter("ignore", SystemTimeWarning)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one server is shown, and what it must show; no other server gets to see it.
+
+    ``origin`` is its scheme, host and port, as :func:`origin` has them. ``authorization``: the header of that name.
+    ``certificate``: the one certificate that counts (DER); empty: any that an authority vouches for.
+    """
+
+    origin: str
+    authorization: str = ""
+    certificate: bytes = b""
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL.
+
+    >>> origin("https://user@Example.org/a"), origin("http://example.org:80")
+    ('https://example.org:443', 'http://example.org:80')
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 @dataclass(frozen=True)
@@ -121,21 +145,22 @@ class Web:
     :param proxy: URL of a proxy, ``none``, or "" for what the environment says (``http_proxy``, ``no_proxy`` …)
     """
 
-    def __init__(self, base: str, limits: Limits, proxy: str = "") -> None:
+    def __init__(self, base: str, limits: Limits, proxy: str = "", access: Access | None = None) -> None:
         self.name = base.rstrip("/")
         self._limits = limits
         self._proxy = proxy
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._access = access
+        self._managers: dict[tuple[str, bytes], urllib3.PoolManager] = {}
 
     @contextmanager
     def open(self, path: str, start: int = 0, validator: str = "") -> Iterator[Body]:
         """See :class:`fussy.updating.sources.Source`; the validator is a strong ETag."""
-        headers = {"User-Agent": f"fussy/{__version__}", "Accept-Encoding": "identity"}
+        headers: dict[str, str] = {}
         if start:
             headers["Range"] = f"bytes={start}-"
             if validator:
                 headers["If-Range"] = validator
-        response = self._get(f"{self.name}/{quote(path)}", headers)
+        response = self._get(self._address(path), headers)
         try:
             yield self._body(response, path, start)
         finally:
@@ -144,16 +169,19 @@ class Web:
                 response.close()
             response.release_conn()
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+    def _address(self, path: str) -> str:
+        return f"{self.name}/{quote(path)}"
+
+    def ask(self, method: str, path: str, body: bytes | None = None, query: str = "") -> Reply:
         """Return what a server that answers in JSON says, whatever its status. Redirects are not followed.
 
         :raises Unreachable: nothing came, or more than an answer can be
         :raises TooSlow: it came too slowly
         """
-        headers = {"User-Agent": f"fussy/{__version__}", "Accept-Encoding": "identity"}
+        headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        response = self._send(method, f"{self.name}/{quote(path)}", headers, body)
+        response = self._send(method, self._address(path) + f"?{query}" * bool(query), headers, body)
         found = bytearray()
         try:
             for chunk in self._chunks(response):
@@ -169,7 +197,10 @@ class Web:
     def _send(self, method: str, url: str, headers: dict[str, str],
               body: bytes | None = None) -> urllib3.BaseHTTPResponse:
         self._limits.check()
+        headers = {"User-Agent": f"fussy/{__version__}", "Accept-Encoding": "identity", **headers}
         with self._failures():
+            if (own := self._own(url)) and own.authorization:
+                headers["Authorization"] = own.authorization
             timeout = urllib3.Timeout(connect=self._limits.patience, read=self._limits.patience)
             return self._manager(url).urlopen(
                 method, url, body=body, redirect=False, retries=False, preload_content=False, decode_content=False,
@@ -181,7 +212,8 @@ class Web:
             if not (location := response.get_redirect_location()):
                 return response
             response.close()
-            url = self._follow(url, location)
+            with self._failures():
+                url = self._follow(url, location)
         raise Unreachable(f"{self.name} redirects more than {_REDIRECTS} times")
 
     def _follow(self, url: str, location: str) -> str:
@@ -192,14 +224,21 @@ class Web:
             raise Unreachable(f"{self.name} redirects to {new}: from https only https is followed")
         return new
 
+    def _own(self, url: str) -> Access | None:
+        """Return the access that goes with a URL; None for a server that it is not meant for."""
+        return self._access if self._access and self._access.origin == origin(url) else None
+
     def _manager(self, url: str) -> urllib3.PoolManager:
-        proxy = self._proxy_for(url)
-        if proxy not in self._managers:
+        own = self._own(url)
+        key = proxy, pinned = self._proxy_for(url), own.certificate if own else b""
+        if key not in self._managers:
             settings: dict[str, Any] = {"num_pools": 2, "maxsize": 1}
+            if pinned:
+                settings |= {"cert_reqs": "CERT_NONE", "assert_fingerprint": hashlib.sha256(pinned).hexdigest()}
             made = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
             made.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-            self._managers[proxy] = made
-        return self._managers[proxy]
+            self._managers[key] = made
+        return self._managers[key]
 
     def _proxy_for(self, url: str) -> str:
         if self._proxy:
@@ -217,7 +256,7 @@ class Web:
         if status in (403, 404, 410):
             raise Missing(f"{self.name} has no {path} (HTTP status {status})")
         if status == 511:
-            raise self._page()
+            raise a_page_answers(self.name)
         total, begins = -1, 0
         if status == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -235,7 +274,7 @@ class Web:
         # before anything is concluded from its length
         first = next(chunks, b"")
         if status == 200 and first.lstrip()[:1] == b"<":
-            raise self._page()
+            raise a_page_answers(self.name)
         tag = response.headers.get("ETag", "")
         return Body(chain([first], chunks), begins, total, "" if tag.startswith("W/") else tag)
 
@@ -248,10 +287,6 @@ class Web:
                 return
             pace.count(len(chunk))
             yield chunk
-
-    def _page(self) -> Unreachable:
-        return Unreachable(f"a web page answers in place of {self.name}: a captive portal? "
-                           "Log in to the network with a browser")
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -268,6 +303,18 @@ class Web:
             raise Unreachable(f"{self.name} can't prove who it is: {_cause(error)}; is the clock right?") from error
         except (HTTPError, OSError, ValueError) as error:
             raise Unreachable(f"{self.name}: {_cause(error)}") from error
+
+
+class File(Web):
+    """One file at a URL, which may have a query; what a source is asked for does not matter then."""
+
+    def _address(self, path: str) -> str:
+        return self.name
+
+
+def a_page_answers(name: str) -> Unreachable:
+    """Return the error for HTML that comes in place of NAME."""
+    return Unreachable(f"a web page answers in place of {name}: a captive portal? Log in to the network with a browser")
 
 
 def _cause(error: BaseException) -> str:

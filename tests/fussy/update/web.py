@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 # Given the path (without "/") and the answer that would be sent, returns the one to send.
@@ -30,13 +31,15 @@ class Answer:
 
 
 class Server:
-    """Serves DIRECTORY at ``url``; ``requests`` are the paths asked for, ``ranges`` the Range headers among them."""
+    """Serves DIRECTORY at ``url``; ``requests`` are the paths asked for, ``ranges`` the Range headers among them,
+    ``shown`` what each request was authorized by."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.fault: Fault | None = None
         self.requests: list[str] = []
         self.ranges: list[str] = []
+        self.shown: list[str] = []
         self.sent = 0
         self.closing = threading.Event()
         server = self
@@ -47,6 +50,7 @@ class Server:
             def do_GET(self) -> None:
                 path = unquote(urlsplit(self.path).path).lstrip("/")
                 server.requests.append(path)
+                server.shown.append(self.headers.get("Authorization", ""))
                 if "Range" in self.headers:
                     server.ranges.append(self.headers["Range"])
                 answer = server.answer(path, self.headers.get("Range", ""), self.headers.get("If-Range", ""))
@@ -55,12 +59,29 @@ class Server:
                 with contextlib.suppress(ConnectionError):
                     server.send(self, answer)
 
+            def do_POST(self) -> None:
+                path = unquote(urlsplit(self.path).path).lstrip("/")
+                server.shown.append(self.headers.get("Authorization", ""))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = server.fault(f"{self.command} {path}", Answer(200)) if server.fault else Answer(200)
+                if answer.status == 200:
+                    taken = server.take(self.command, path, body)
+                    answer = taken if answer == Answer(200) else answer
+                with contextlib.suppress(ConnectionError):
+                    server.send(self, answer)
+
+            do_PUT = do_POST
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def take(self, method: str, path: str, body: bytes) -> Answer:
+        """Answer a request that brings something."""
+        return Answer(405)
 
     def answer(self, path: str, wanted: str, if_range: str) -> Answer:
         file = self.directory / path
@@ -101,7 +122,16 @@ class Server:
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Server]:
     """Serve DIRECTORY while the block lasts."""
-    server = Server(directory)
+    with running(Server(directory)) as server:
+        yield server
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextlib.contextmanager
+def running(server: S) -> Iterator[S]:
+    """Let SERVER serve while the block lasts."""
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

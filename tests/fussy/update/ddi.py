@@ -1,0 +1,87 @@
+"""A stand-in for a hawkBit server: it speaks the device API as its documents have it, for one router."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .web import Answer, Server
+
+TOKEN = "f00dfeed"
+HERE = "joe/controller/v1/aardvark"
+
+
+@dataclass
+class Hawkbit(Server):
+    """Serves the bundles in DIRECTORY. ``deployment`` is what is offered, ``cancel`` whether that is to be stopped;
+    ``told`` are the feedbacks, the oldest first; ``data`` is what the router said of itself."""
+
+    directory: Path
+    deployment: dict[str, Any] | None = None
+    cancel: bool = False
+    told: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
+    wants_data: bool = True
+    hosts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.directory)
+
+    def offer(self, number: int, *bundles: Path, name: str = "firmware", version: str = "", **handling: str) -> None:
+        """Want BUNDLES to run, as the action NUMBER; the name of the first tells name and version."""
+        self.cancel = False
+        self.deployment = {"id": str(number), "deployment": {
+            "download": "forced", "update": "forced", **handling,
+            "chunks": [{"part": "os", "name": name, "version": version, "artifacts": [*map(self.artifact, bundles)]}]}}
+
+    def artifact(self, bundle: Path) -> dict[str, Any]:
+        content = bundle.read_bytes()
+        link = f"{self.hosts.get(bundle.name, self.url)}/{bundle.relative_to(self.directory)}"
+        return {"filename": bundle.name, "size": len(content),
+                "hashes": {"sha1": hashlib.sha1(content).hexdigest(), "md5": hashlib.md5(content).hexdigest(),
+                           "sha256": hashlib.sha256(content).hexdigest()},
+                "_links": {"download-http": {"href": link}, "md5sum-http": {"href": f"{link}.MD5SUM"}}}
+
+    def answer(self, path: str, wanted: str, if_range: str) -> Answer:
+        if not path.startswith("joe/"):
+            return super().answer(path, wanted, if_range)
+        if self.shown[-1] != f"TargetToken {TOKEN}":
+            return Answer(401)
+        number = self.deployment["id"] if self.deployment else ""
+        base = f"{self.url}/{HERE}"
+        links = {"configData": f"{base}/configData"} if self.wants_data else {}
+        if number:
+            links |= {"cancelAction": f"{base}/cancelAction/{number}"} if self.cancel else \
+                {"deploymentBase": f"{base}/deploymentBase/{number}?c=-2127183556"}
+        found = {HERE: {"config": {"polling": {"sleep": "12:00:00"}},
+                        "_links": {name: {"href": link} for name, link in links.items()}},
+                 f"{HERE}/deploymentBase/{number}": self.deployment,
+                 f"{HERE}/cancelAction/{number}": {"id": number, "cancelAction": {"stopId": number}}}
+        if path.rstrip("/") not in found:
+            return Answer(404)
+        return Answer(200, json.dumps(found[path.rstrip("/")]).encode(), {"Content-Type": "application/json"})
+
+    def take(self, method: str, path: str, body: bytes) -> Answer:
+        if self.shown[-1] != f"TargetToken {TOKEN}":
+            return Answer(401)
+        brought = json.loads(body)
+        if (method, path) == ("PUT", f"{HERE}/configData"):
+            self.data, self.wants_data = brought["data"], False
+            return Answer(200)
+        number = self.deployment["id"] if self.deployment else ""
+        kind = path.removeprefix(f"{HERE}/").partition("/")[0]
+        if method != "POST" or path not in (f"{HERE}/deploymentBase/{number}/feedback",
+                                            f"{HERE}/cancelAction/{number}/feedback"):
+            return Answer(410)
+        assert brought["status"]["result"]["finished"] in ("none", "success", "failure")
+        self.told.append({"kind": kind, "number": number, "time": brought["time"], **brought["status"]})
+        if brought["status"]["execution"] == "closed":
+            self.deployment = None
+        elif brought["status"]["execution"] == "rejected":
+            self.cancel = False
+        return Answer(200)
+
+    def lines(self, start: int = 0) -> list[str]:
+        """Return what was told since START, as ``execution finished: detail``."""
+        return [f"{one['execution']} {one['result']['finished']}: {one['details'][0]}" for one in self.told[start:]]
