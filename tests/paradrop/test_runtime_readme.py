@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from paradrop import main as daemon
-from paradrop.backend.pdfcd import opaccounts, opchanges, opchutes, oprouter
+from paradrop.backend.pdfcd import opaccounts, opchanges, opchutes, opidentity, oprouter
 from paradrop.lib import descriptor
 from paradrop.tools.cli import main
 
@@ -33,8 +33,9 @@ def test_commands_are_known(line: str) -> None:
 
 def test_all_commands_are_there() -> None:
     groups = {name: command for name, command in main.commands.items() if isinstance(command, click.Group)}
-    known = {f"{name} {verb}" for name, group in groups.items() for verb in group.commands} | {"logs"}
-    assert known == {" ".join(line.split()[:1 if line.startswith("logs") else 2]) for line in commands()}
+    known = {f"{name} {verb}" for name, group in groups.items() for verb in group.commands} | main.commands.keys()
+    told = {" ".join(line.split()[:2 if line.split()[0] in groups else 1]) for line in commands()}
+    assert told == known - groups.keys()
 
 
 def test_the_daemon_takes_its_arguments() -> None:
@@ -58,7 +59,7 @@ def test_descriptors_are_right() -> None:
 
 
 def test_operations_are_there() -> None:
-    modules = (opaccounts, opchanges, opchutes, oprouter)
+    modules = (opaccounts, opchanges, opchutes, opidentity, oprouter)
     known = {(operation.method, operation.path) for module in modules for operation in module.OPERATIONS}
     told = set(re.findall(r"^    (GET|POST|PUT|DELETE) +(/api/\S+) ", PAGE, re.MULTILINE))
     assert len(told) > 10 and told <= known, told - known

@@ -70,7 +70,7 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
     assert computer.run("router-delete", "aardvark", "--yes") == "aardvark is deleted\n"
     assert computer.run("logout") == "Logged out\n"
     assert computer.run("router-create", "zebra", code=5) == \
-        f"paradrop router-create: cannot ask {server.url}: log in first: paradrop login\n"
+        "paradrop router-create: You must login first. (paradrop login)\n"
     server.close()
     assert f"cannot reach a server at {server.url}" in computer.run("login", "-u", "joe", code=4)
 

@@ -1,12 +1,11 @@
 """The ``paradrop`` command.
 
-It talks to a router directly, by host and port, without an account anywhere else; accounts and routers by name are on
-a server (:mod:`.account`).
+It talks to a router directly, by host and port, without an account anywhere else; or by its name (``-r NAME``), through
+the server that has accounts and knows routers (:mod:`.account`, :mod:`.routers`).
 """
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,19 +13,16 @@ import click
 import fussy
 from fussy.commands import Command
 from paradrop.lib import settings
-from paradrop.tools import account, show, tokens
+from paradrop.tools import account, routers, show, tokens
 from paradrop.tools.client import Client, Result, router_at, segment
 from paradrop.tools.display import Display
 from paradrop.tools.errors import ToolError
+from paradrop.tools.onrouter import RouterCommand, directly, host, on_router, port
+from paradrop.tools.routers import copy, follow_option, lines_option
 
 _DOING = {"install": "Installing", "update": "Updating", "delete": "Removing", "start": "Starting", "stop": "Stopping",
           "restart": "Restarting", "roll back": "Rolling back", "configure": "Configuring"}
 
-_host = click.argument("host")
-_port = click.argument("port", type=click.IntRange(1, 65535))
-_follow = click.option("-f", "--follow", is_flag=True, help="Go on as more comes.")
-_tail = click.option("-n", "--lines", type=click.IntRange(0, 10000), default=200, show_default=True,
-                     help="How many lines to begin with.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -45,7 +41,7 @@ def main(context: click.Context, verbose: bool, token: str | None) -> None:
     context.obj = {"verbose": verbose, "token": token}
 
 
-for _command in account.COMMANDS:
+for _command in (*account.COMMANDS, *routers.COMMANDS):
     main.add_command(_command)
 
 
@@ -54,36 +50,33 @@ def chute() -> None:
     """Install, start, stop, watch and remove chutes."""
 
 
-@chute.command(cls=Command)
-@_host
-@_port
+@chute.command(cls=RouterCommand)
+@on_router
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
-def install(context: click.Context, host: str, port: int, path: Path) -> None:
+def install(context: click.Context, client: Client, path: Path) -> None:
     """Install the chute that PATH describes, a config.yaml or paradrop.yaml."""
-    _send_project(context, host, port, path, "install")
+    _send_project(context, client, path, "install")
 
 
-@chute.command(cls=Command)
-@_host
-@_port
+@chute.command(cls=RouterCommand)
+@on_router
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
-def update(context: click.Context, host: str, port: int, path: Path) -> None:
+def update(context: click.Context, client: Client, path: Path) -> None:
     """Replace a chute by the version that PATH describes."""
-    _send_project(context, host, port, path, "update")
+    _send_project(context, client, path, "update")
 
 
 def _by_name(verb: str, text: str) -> None:
-    @_host
-    @_port
+    @on_router
     @click.argument("name")
     @click.pass_context
-    def command(context: click.Context, host: str, port: int, name: str) -> None:
-        _show(context, verb, _client(context, host, port).documented(verb, {"name": name}))
+    def command(context: click.Context, client: Client, name: str) -> None:
+        _show(context, verb, client.documented(verb, {"name": name}))
 
     command.__doc__ = text
-    chute.command(verb, cls=Command)(command)
+    chute.command(verb, cls=RouterCommand)(command)
 
 
 _by_name("delete", "Remove a chute and its data.")
@@ -91,59 +84,41 @@ _by_name("start", "Start a chute.")
 _by_name("stop", "Stop a chute.")
 
 
-@chute.command(cls=Command)
-@_host
-@_port
+@chute.command(cls=RouterCommand)
+@on_router
 @click.argument("name")
 @click.pass_context
-def restart(context: click.Context, host: str, port: int, name: str) -> None:
+def restart(context: click.Context, client: Client, name: str) -> None:
     """Restart a chute."""
-    _show(context, "restart", _client(context, host, port).change("POST", f"{_place(name)}/restart", {}))
+    _show(context, "restart", client.change("POST", f"{_place(name)}/restart", {}))
 
 
-@chute.command(cls=Command)
-@_host
-@_port
+@chute.command(cls=RouterCommand)
+@on_router
 @click.argument("name")
 @click.pass_context
-def rollback(context: click.Context, host: str, port: int, name: str) -> None:
+def rollback(context: click.Context, client: Client, name: str) -> None:
     """Bring back the version of a chute that was there before the last update."""
-    _show(context, "roll back", _client(context, host, port).change("POST", f"{_place(name)}/rollback"))
+    _show(context, "roll back", client.change("POST", f"{_place(name)}/rollback"))
 
 
-@chute.command("list", cls=Command)
-@_host
-@_port
+@chute.command("list", cls=RouterCommand)
+@on_router
 @_json
-@click.pass_context
-def list_chutes(context: click.Context, host: str, port: int, as_json: bool) -> None:
+def list_chutes(client: Client, as_json: bool) -> None:
     """List the chutes of a router, and how their containers are."""
-    chutes = _client(context, host, port).ask("GET", "/api/v1/chutes")
+    chutes = client.ask("GET", "/api/v1/chutes")
     click.echo(show.as_json(chutes) if as_json else show.chutes(chutes))
 
 
-@chute.command("logs", cls=Command)
-@_host
-@_port
+@chute.command("logs", cls=RouterCommand)
+@on_router
 @click.argument("name")
-@_follow
-@_tail
-@click.pass_context
-def chute_logs(context: click.Context, host: str, port: int, name: str, follow: bool, lines: int) -> None:
+@follow_option
+@lines_option
+def chute_logs(client: Client, name: str, follow: bool, lines: int) -> None:
     """Show what a chute has written."""
-    _copy(_client(context, host, port).text(f"{_place(name)}/logs?tail={lines}&follow={str(follow).lower()}"))
-
-
-@main.command(cls=Command)
-@_host
-@_port
-@_follow
-@_tail
-@click.pass_context
-def logs(context: click.Context, host: str, port: int, follow: bool, lines: int) -> None:
-    """Show the log of a router's daemon."""
-    found = _client(context, host, port).text(f"/api/v1/logs?tail={lines}&follow={str(follow).lower()}")
-    _copy(show.log_line(line) for line in found)
+    copy(client.text(f"{_place(name)}/logs?tail={lines}&follow={str(follow).lower()}"))
 
 
 @main.group()
@@ -151,26 +126,21 @@ def router() -> None:
     """See how a router is, and log in."""
 
 
-@router.command(cls=Command)
-@_host
-@_port
+@router.command(cls=RouterCommand)
+@on_router
 @_json
-@click.pass_context
-def status(context: click.Context, host: str, port: int, as_json: bool) -> None:
+def status(client: Client, as_json: bool) -> None:
     """Show how a router is."""
-    found = _client(context, host, port).ask("GET", "/api/v1/status")
+    found = client.ask("GET", "/api/v1/status")
     click.echo(show.as_json(found) if as_json else show.status(found))
 
 
-@router.command(cls=Command)
-@_host
-@_port
+@router.command(cls=RouterCommand)
+@on_router
 @click.argument("file", required=False)
 @_json
-@click.pass_context
-def config(context: click.Context, host: str, port: int, file: str | None, as_json: bool) -> None:
+def config(client: Client, file: str | None, as_json: bool) -> None:
     """Show a router's configuration, or one FILE of it (network, wireless, firewall, dhcp)."""
-    client = _client(context, host, port)
     found = client.ask("GET", f"/api/v1/config/{segment(file)}" if file else "/api/v1/config")
     files = {file: found} if file else found
     if as_json:
@@ -180,13 +150,12 @@ def config(context: click.Context, host: str, port: int, file: str | None, as_js
         click.echo((f"# {name}\n" if len(files) > 1 else "") + show.configuration(sections), nl=False)
 
 
-@router.command("set-config", cls=Command)
-@_host
-@_port
+@router.command("set-config", cls=RouterCommand)
+@on_router
 @click.argument("file")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
-def set_config(context: click.Context, host: str, port: int, file: str, path: Path) -> None:
+def set_config(context: click.Context, client: Client, file: str, path: Path) -> None:
     """Replace a router's own sections of FILE by those in PATH, in the form that ``router config`` shows.
 
     Sections that belong to chutes stay as they are on the router. If any section fails, the old ones come back.
@@ -194,24 +163,21 @@ def set_config(context: click.Context, host: str, port: int, file: str, path: Pa
     from paradrop.tools import project
 
     body = {"sections": project.read_sections(path)}
-    _show(context, "configure", _client(context, host, port).change("PUT", f"/api/v1/config/{segment(file)}", body),
-          "router")
+    _show(context, "configure", client.change("PUT", f"/api/v1/config/{segment(file)}", body), "router")
 
 
-@router.command(cls=Command)
-@_host
-@_port
+@router.command(cls=RouterCommand)
+@on_router
 @_json
-@click.pass_context
-def changes(context: click.Context, host: str, port: int, as_json: bool) -> None:
+def changes(client: Client, as_json: bool) -> None:
     """List what was asked of a router, and how it ended."""
-    found = _client(context, host, port).ask("GET", "/api/v1/changes")
+    found = client.ask("GET", "/api/v1/changes")
     click.echo(show.as_json(found) if as_json else show.table(found, "id", "kind", "chute", "state", "message"))
 
 
 @router.command(cls=Command)
-@_host
-@_port
+@host
+@port
 @click.option("-u", "--user", default="admin", show_default=True)
 @click.option("--password", prompt=True, hide_input=True, envvar="PARADROP_PASSWORD",
               help="Asked for if it is not given (also PARADROP_PASSWORD).")
@@ -224,21 +190,21 @@ def login(context: click.Context, host: str, port: int, user: str, password: str
 
 
 @router.command(cls=Command)
-@_host
-@_port
+@host
+@port
 @click.pass_context
 def logout(context: click.Context, host: str, port: int) -> None:
     """Log out: the router and this computer forget the token."""
     try:
-        _client(context, host, port).ask("POST", "/api/v1/logout")
+        directly(context, host, port).ask("POST", "/api/v1/logout")
     finally:
         tokens.keep(host, port, None)
     click.echo("Logged out")
 
 
 @router.command(cls=Command)
-@_host
-@_port
+@host
+@port
 @click.argument("user", default="admin")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]))
 @click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True, envvar="PARADROP_PASSWORD",
@@ -247,23 +213,19 @@ def logout(context: click.Context, host: str, port: int) -> None:
 def password(context: click.Context, host: str, port: int, user: str, role: str | None, password: str) -> None:
     """Set the password of USER (admin), who is made if he is not there. The first one is set on the router itself."""
     wanted = role or ("admin" if user == "admin" else None)
-    answer = _client(context, host, port).ask("PUT", f"/api/v1/users/{segment(user)}",
+    answer = directly(context, host, port).ask("PUT", f"/api/v1/users/{segment(user)}",
                                               {"password": password, "role": wanted})
     click.echo(f"{answer['name']} may log in as {answer['role']}")
-
-
-def _client(context: click.Context, host: str, port: int) -> Client:
-    return Client(router_at(host, port), context.obj["token"] or tokens.find(host, port))
 
 
 def _place(name: str) -> str:
     return f"/api/v1/chutes/{segment(name)}"
 
 
-def _send_project(context: click.Context, host: str, port: int, path: Path, verb: str) -> None:
+def _send_project(context: click.Context, client: Client, path: Path, verb: str) -> None:
     from paradrop.tools import project
 
-    found, client = project.read(path), _client(context, host, port)
+    found = project.read(path)
     if found.archive is None:
         kind = "create" if verb == "install" else verb
         steps = client.documented(kind, {"config": found.config})
@@ -290,9 +252,3 @@ def _show(context: click.Context, verb: str, steps: Iterator[str | Result], what
         click.echo(f"ERROR: Failed to {verb} {what}.({result.message})", err=True)
         context.exit(ToolError.exit_code)
     click.echo(result.message if display.shown else f"\n{result.message}")
-
-
-def _copy(lines: Iterator[str]) -> None:
-    with suppress(KeyboardInterrupt):
-        for line in lines:
-            click.echo(line)

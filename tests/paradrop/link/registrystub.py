@@ -178,6 +178,7 @@ class Hub:
         self.links: queue.Queue[Link] = queue.Queue()
         self.greet: Callable[[Link], None] = lambda link: link.say(Welcome(30.0, time.time()))
         self.came: list[float] = []
+        self.all: list[Link] = []
 
     def next(self, seconds: float = 20) -> Link:
         return self.links.get(timeout=seconds)
@@ -189,6 +190,7 @@ class Hub:
             hello = messages.from_router(connection.recv(20))
             assert isinstance(hello, Hello)
             link = Link(connection, hello)
+            self.all.append(link)
             self.greet(link)
             self.links.put(link)
             link.over.wait()
@@ -208,8 +210,8 @@ def linking(file: Path | None = None) -> Iterator[Hub]:
         try:
             yield hub
         finally:
-            while not hub.links.empty():
-                hub.links.get().over.set()
+            for link in hub.all:
+                link.over.set()
             server.shutdown()
             thread.join(10)
 

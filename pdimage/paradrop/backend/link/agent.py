@@ -75,6 +75,7 @@ class Agent:
 
     async def run(self) -> None:
         """Keep the link."""
+        await self._look_around()
         watch = asyncio.create_task(self._watch())
         try:
             delay = SHORTEST
@@ -93,14 +94,18 @@ class Agent:
     async def _watch(self) -> None:
         """Look again and again at what there is to tell."""
         while True:
-            try:
-                facts = await asyncio.to_thread(self._world.facts)
-                if self._world.outcomes.unsent or not same(facts, self._facts):
-                    self._facts = facts
-                    self._changed.set()
-            except Exception:
-                log.exception("cannot look at the router's facts")
             await asyncio.sleep(LOOK_SECONDS)
+            await self._look_around()
+
+    async def _look_around(self) -> None:
+        try:
+            facts = await asyncio.to_thread(self._world.facts)
+        except Exception:
+            log.exception("cannot look at the router's facts")
+            return
+        if self._world.outcomes.unsent or not same(facts, self._facts):
+            self._facts = facts
+            self._changed.set()
 
     async def _link(self) -> Ended:
         """Have one link as long as it lasts; return why it is over."""

@@ -44,6 +44,11 @@ class Journal(logging.Handler):
                 self.removeSubscriber(subscriber)
                 self.handleError(record)
 
+    def left_out(self, number: int) -> str:
+        """Return the record that stands for others, which a reader was too slow for."""
+        text = f"{number} records are left out here: they came faster than they were read"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None)) + "\n"
+
     def addSubscriber(self, subscriber: Subscriber) -> None:
         """Call a function with each record from now on, in the thread that logs."""
         self._subscribers.append(subscriber)

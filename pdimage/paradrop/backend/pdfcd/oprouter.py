@@ -139,7 +139,7 @@ async def _log(journal: Journal, query: JournalQuery) -> AsyncIterator[str]:
     records = journal.getLogsSince(query.since)
     wanted = min(query.tail, len(records))
     if query.follow:
-        async for text in journal.feed.follow(wanted):
+        async for text in journal.feed.follow(wanted, journal.left_out):
             yield text
     else:
         yield "".join(json.dumps(record) + "\n" for record in records[len(records) - wanted:])

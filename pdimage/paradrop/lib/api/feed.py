@@ -1,9 +1,13 @@
 """Text that one thread writes and any number of connections read as it comes: build output, progress, logs."""
 
 import asyncio
+import itertools
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+
+AT_ONCE = 16 << 10
+"""Characters that a reader gets at once."""
 
 
 class Feed:
@@ -46,8 +50,13 @@ class Feed:
         with self._lock:
             return list(self._pieces)
 
-    async def follow(self, backlog: int | None = None) -> AsyncIterator[str]:
-        """Yield the last ``backlog`` pieces held (None: all), then each piece as it is written, until close."""
+    async def follow(self, backlog: int | None = None,
+                     dropped: Callable[[int], str] | None = None) -> AsyncIterator[str]:
+        """Yield the last ``backlog`` pieces held (None: all), then each piece as it is written, until close.
+
+        What a reader gets at once is no longer than AT_ONCE, or one piece. ``dropped`` returns what to yield where
+        pieces, their number, were dropped before he came to read them.
+        """
         loop, fresh = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -61,10 +70,13 @@ class Feed:
             while True:
                 fresh.clear()
                 with self._lock:
+                    missed = self._first - position
                     position = max(position, self._first)
-                    batch = list(self._pieces)[position - self._first:]
+                    batch = self._some(position - self._first)
                     closed = self._closed
                 position += len(batch)
+                if dropped and missed > 0:
+                    yield dropped(missed)
                 if batch:
                     yield "".join(batch)
                 elif closed:
@@ -80,6 +92,17 @@ class Feed:
         """How many follow it now."""
         with self._lock:
             return len(self._wake)
+
+    def _some(self, index: int) -> list[str]:
+        """Return pieces from an index on, as many as are given at once."""
+        found: list[str] = []
+        size = 0
+        for piece in itertools.islice(self._pieces, index, None):
+            size += len(piece)
+            if found and size > AT_ONCE:
+                break
+            found.append(piece)
+        return found
 
     def _notify(self) -> None:
         with self._lock:
