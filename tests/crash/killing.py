@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+import bsdiff4  # noqa: F401 (the publisher imports it late, with more calls if a directory has changed meanwhile)
+
 from fussy import cli
 
 CHANGING = ("openat,write,pwrite64,mkdir,mkdirat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,unlink,"

@@ -42,7 +42,7 @@ def test_a_bound_method_is_a_source() -> None:
     "text", b"text", bytearray(b"text"), memoryview(b"text"), ["te", b"xt"], ("te", "xt"), {"te": 1, "xt": 2},
     lambda: "text", lambda: iter(["text"]), lambda: io.BytesIO(b"text"), io.BytesIO(b"text"), io.StringIO("text"),
     ["te", "", None, nbio.DID_NOTHING, b"xt"],
-], ids=repr)
+], ids=lambda source: type(source).__name__)
 def test_sources(source: object) -> None:
     assert (source | P("cat"))() == b"text"
 

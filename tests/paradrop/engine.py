@@ -235,6 +235,12 @@ class Router:
             if chute.state == "running":
                 self.do("restart", name=chute.name, boot=True)
 
+    def store(self) -> dict[str, Any]:
+        """The chutes as they are stored, by name."""
+        stored: dict[str, Any] = json.loads(msgspec.json.encode(
+            chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList)))
+        return stored
+
     def state(self) -> dict[str, Any]:
         """All that an update may change, less what time changes by itself."""
         client = self.engine.client
@@ -254,8 +260,7 @@ class Router:
                       for line in self.engine.run("iptables", "-t", table, "-S").splitlines()],
             "files": {path.name: text for path in Path(settings.UCI_CONFIG_DIR).glob("[!.]*")
                       if (text := path.read_text())},
-            "store": json.loads(msgspec.json.encode(
-                chutestorage.ChuteStorage().exportAttr(chutestorage.ChuteStorage.chuteList))),
+            "store": self.store(),
             "disk": Path(settings.FC_CHUTESTORAGE_SAVE_PATH).read_bytes()
             if chutestorage.ChuteStorage.chuteList else None,
             "directories": sorted(str(path.relative_to(self.home)) for parent in ("data", "system")

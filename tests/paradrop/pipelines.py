@@ -43,7 +43,7 @@ OUTCOMES: dict[str, tuple[Any, Any]] = {
 
 def outcome(router: Router) -> tuple[Any, ...] | None:
     """Return what of the chute is stored, in the form of OUTCOMES."""
-    stored = router.state()["store"].get("wired")
+    stored = router.store().get("wired")
     return stored and (stored["state"], stored["version"], stored["environment"]["MODE"])
 
 

@@ -12,6 +12,7 @@ Operation:
 - Update known state of the system.
 """
 
+import contextlib
 import logging
 import signal
 import threading
@@ -127,14 +128,13 @@ def run_pdconfd(dbus: bool = False) -> None:
     configuration has been taken back: a daemon that starts again over what it left finds a mess. Call it from the main
     thread.
     """
-    listening = listen(dbus=dbus)
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        listening.manager.loadConfig()
-        ended.wait()
+        with contextlib.closing(listen(dbus=dbus)) as listening:
+            listening.manager.loadConfig()
+            ended.wait()
     finally:
-        listening.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
