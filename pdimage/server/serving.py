@@ -24,12 +24,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fussy import keys
 from fussy.errors import SystemSetup
 from fussy.gpghome import stop_agent
+from paradrop.backend.link.messages import MESSAGE_BYTES
 from pdimage.server import artifacts, files, logs, metrics, sandbox, tables
 from pdimage.server.app import make_app, make_desk
 from pdimage.server.migrate import migrate
 from pdimage.server.pages import routes
-from pdimage.server.registry.desk import make_registry
+from pdimage.server.registry.desk import Registry, make_registry
 from pdimage.server.registry.fleet.desk import make_fleet
+from pdimage.server.registry.siblings import Inner
+from pdimage.server.registry.websocket import Links
 from pdimage.server.settings import Settings, address
 from pdimage.server.worker import Worker
 
@@ -84,7 +87,7 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
             log.info("%s builds as %s", settings.root, worker.name)
         host, port = listener.getsockname()[:2]
         scheme = "https" if settings.certificate else "http"
-        _run(settings, listener, lambda: ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
+        _run(settings, listener, 0, lambda: ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
 
 
 def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
@@ -178,19 +181,19 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
     given = msgspec.json.encode(settings).decode()
     stop = threading.Event()
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(slot: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "pdimage.server.serving", given, str(listener.fileno()),
-                                 str(os.getpid())],
+                                 str(os.getpid()), str(slot)],
                                 pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
-    running = [start() for _ in range(settings.processes - 1)]
+    running = [start(slot) for slot in range(1, settings.processes)]
 
     def watch() -> None:
         while not stop.wait(1):
             for number, process in enumerate(running):
                 if process.poll() is not None:
                     log.warning("a serving process ended with %s and is started again", process.returncode)
-                    running[number] = start()
+                    running[number] = start(number + 1)
 
     watcher = threading.Thread(target=watch, name="watcher", daemon=True)
     watcher.start()
@@ -205,27 +208,51 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
             process.wait()
 
 
-def configuration(settings: Settings, app: Any) -> uvicorn.Config:
-    """Return how the application is served."""
+def configuration(settings: Settings, app: Any, links: Links) -> uvicorn.Config:
+    """Return how the application is served to everybody."""
     protocol = type("Protocol", (Protocol,), {"head_seconds": settings.body_seconds})
     certificate, key = settings.certificate or (None, None)
     return uvicorn.Config(
-        app, http=protocol, loop="uvloop", ws="none", lifespan="off", log_config=None, access_log=False,
+        app, http=protocol, loop="uvloop", ws=links.protocol, ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False, ws_ping_interval=None, lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies), limit_concurrency=settings.connections,
         ssl_certfile=certificate, ssl_keyfile=key, timeout_keep_alive=15, timeout_graceful_shutdown=10)
 
 
 class _Server(uvicorn.Server):
-    """Tells when it answers, and returns when it is told to stop."""
+    """Attends to links as well, tells when it answers, and returns when it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, registry: Registry, links: Links, ready: Callable[[], object]) -> None:
         super().__init__(config)
+        self._registry = registry
+        self._links = links
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._registry.hub.start()
         await super().startup(sockets)
+        await self._listen_to_siblings()
         self._ready()
+
+    async def _listen_to_siblings(self) -> None:
+        """Serve the other processes, on this one's own socket."""
+        inner = uvicorn.Config(Inner(self._registry.hub, self.config.app), http=HttpToolsProtocol,  # type: ignore[arg-type]
+                               ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False)
+        inner.load()
+
+        def protocol() -> asyncio.Protocol:
+            return HttpToolsProtocol(inner, self.server_state, {})
+
+        self.servers.append(await asyncio.get_running_loop().create_unix_server(
+            protocol, sock=self._registry.siblings.listen()))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await self._registry.hub.close(self._registry.settings.link_rate)
+        await self._links.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -238,14 +265,16 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _run(settings: Settings, listener: socket.socket, ready: Callable[[], object]) -> None:
+def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable[[], object]) -> None:
     engine = tables.connect(settings.database_url)
-    desk = make_desk(settings, engine)
-    fleet = make_fleet(make_registry(settings, engine), desk.store)
+    desk, registry, links = make_desk(settings, engine), make_registry(settings, engine, slot), Links()
+    fleet = make_fleet(registry, desk.store, registry.hub.wake)
+    app = make_app(desk, fleet, routes(desk))
     try:
         with fleet.moving():
-            _Server(configuration(settings, make_app(desk, fleet, routes(desk))), ready).run(sockets=[listener])
+            _Server(configuration(settings, app, links), registry, links, ready).run(sockets=[listener])
     finally:
+        registry.siblings.close()
         desk.count_hits()
         engine.dispose()
 
@@ -258,7 +287,7 @@ def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     logs.start(settings, verbose=False)
     with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:
-        _run(settings, listener, lambda: None)
+        _run(settings, listener, int(sys.argv[4]), lambda: None)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     gateway_token: str = ""
     keep_audit_days: float = 400.0
 
+    links: int = 20_000
+    link_seconds: float = 30.0
+    link_rate: float = 100.0
+    machine_url: str = ""
+
     log_format: Literal["text", "json"] = "text"
     log_access: bool = False
 
@@ -153,7 +158,8 @@ def load(file: Path | None, given: Mapping[str, Any]) -> Settings:
 def _check(settings: Settings) -> None:
     for name in ("processes", "workers", "attempts", "queue_limit", "client_queue", "client_hourly", "connections",
                  "packages_limit", "lease_seconds", "build_seconds", "login_failures", "account_tokens",
-                 "account_routers", "account_groups", "poll_seconds", "login_days", "secret_seconds"):
+                 "account_routers", "account_groups", "poll_seconds", "login_days", "secret_seconds", "links",
+                 "link_seconds", "link_rate"):
         if getattr(settings, name) <= 0:
             raise SystemSetup(f"cannot use the settings: {name} must be more than 0")
     if not 3 <= settings.name_length <= 32:

@@ -10,14 +10,18 @@ from pdimage.server.names import shown
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.access import Access, Caller
 from pdimage.server.registry.accounts import Account, Accounts, Kind, Token
+from pdimage.server.registry.admission import Admission
 from pdimage.server.registry.audit import Audit, Who
 from pdimage.server.registry.authority import Authority, open_authority
 from pdimage.server.registry.handed import Handed
+from pdimage.server.registry.hub import Hub
 from pdimage.server.registry.lockout import Lockout, of_address, of_name
 from pdimage.server.registry.passwords import LONGEST, Passwords
 from pdimage.server.registry.permissions import Action
+from pdimage.server.registry.presence import Presence
 from pdimage.server.registry.provisioning import Provisioning
 from pdimage.server.registry.routers import Router, Routers, full_name
+from pdimage.server.registry.siblings import Siblings, machine_name
 from pdimage.server.settings import Settings
 
 # For answers that nobody may keep.
@@ -39,6 +43,9 @@ class Registry:
     authority: Authority
     provisioning: Provisioning
     handed: Handed
+    admission: Admission
+    siblings: Siblings
+    hub: Hub
 
     async def caller(self, request: HTTPConnection, action: Action) -> Caller:
         """Return who sends a request to the API, and may do that, at least with what is his own.
@@ -84,15 +91,19 @@ class Registry:
         return found[0]
 
 
-def make_registry(settings: Settings, engine: sa.Engine) -> Registry:
-    """Return the registry that lies in a database, which must be in its present form.
+def make_registry(settings: Settings, engine: sa.Engine, slot: int = 0) -> Registry:
+    """Return the registry that lies in a database, which must be in its present form, for the serving process SLOT.
 
     :raises SystemSetup: its authority can't be used
     """
     audit = Audit(engine, settings.keep_audit_days)
     accounts = Accounts(engine, settings, audit)
     authority = open_authority(settings.root)
+    admission = Admission(settings.link_rate)
+    siblings = Siblings(settings.root / "links", machine_name(settings), slot)
+    hub = Hub(Presence(engine, audit, siblings.name), admission, siblings, seconds=settings.link_seconds,
+              most=settings.links)
     return Registry(settings, engine, audit, accounts, Access(accounts),
                     Lockout(engine, settings.login_failures, settings.lockout_seconds), Passwords(),
                     Routers(engine, settings, audit), authority,
-                    Provisioning(engine, settings, audit, authority), Handed(settings))
+                    Provisioning(engine, settings, audit, authority), Handed(settings), admission, siblings, hub)

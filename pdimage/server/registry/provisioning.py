@@ -107,7 +107,7 @@ class Provisioning:
             certificate = self._authority.certify(order.applicant, row.pdid)
             connection.execute(sa.update(routers).where(routers.c.pdid == row.pdid).values(
                 public_key=order.applicant.pem, certificate=certificate, machine=order.machine, secret_until=0,
-                provisioned=self.clock(), seen=None, incident=""))
+                provisioned=self.clock(), seen=None, connected=0, incident=""))
             self._audit.note(connection, Who(row.pdid, order.address), "router.provisioned", row.account, row.pdid,
                              "again" if row.certificate else "")
             return self._answer(connection, row, certificate)
@@ -136,7 +136,8 @@ class Provisioning:
                 raise Refused(409, f"this device is provisioned already, {what}; to make it {row.pdid}, provision "
                                    "again (--again)", state="provisioned")
             said = f"the device was provisioned again, as {row.pdid if own else 'a router of another account'}"
-            ended = {"certificate": "", "public_key": "", "machine": "", "update_token": "", "provisioned": None}
+            ended = {"certificate": "", "public_key": "", "machine": "", "update_token": "", "provisioned": None,
+                     "connected": 0}
             connection.execute(sa.update(routers).where(routers.c.pdid == other.pdid).values(
                 incident=said, **(ended if own else {})))
             self._audit.note(connection, Who(row.pdid if own else other.pdid, order.address), "router.left",

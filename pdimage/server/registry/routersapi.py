@@ -67,6 +67,7 @@ class RoutersApi:
         caller = await self.registry.caller(request, "router.delete")
         router = await self.registry.router(caller, "router.delete", request.path_params["name"])
         await in_thread(self.routers.delete, router, caller.who)
+        await self.registry.hub.cut(router.pdid)
         return answer(None, 204)
 
     async def issue_secret(self, request: Request) -> Response:
@@ -85,6 +86,7 @@ class RoutersApi:
                       client_of(request))
         keyring, channel = await in_thread(self.registry.handed.keyring), await in_thread(self.registry.handed.channel)
         made = await in_thread(self.registry.provisioning.redeem, order)
+        await self.registry.hub.cut(made.pdid)  # the link of who was this router before
         server = self._address(request)
         return answer({
             "pdid": made.pdid, "certificate": made.certificate, "authority": self.registry.authority.certificate,

@@ -1,0 +1,54 @@
+"""How many routers may come at once: after a restart all of them do. The others are told when it is their turn."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LONGEST = 300
+# One address may have this part of those that are on their way in; many routers may share one.
+_SHARE = 2
+
+
+class Admission:
+    """Lets RATE routers in each second, in turns, and at most PENDING that have not proved yet who they are.
+
+    >>> gate = Admission(rate=2.0)
+    >>> [gate.wait(now=10.0) for _ in range(6)]
+    [0, 0, 1, 1, 2, 2]
+    >>> gate.wait(now=12.0)
+    0
+    """
+
+    def __init__(self, rate: float, pending: int = 500) -> None:
+        self._rate = rate
+        self._most = pending
+        self._left = rate
+        self._since = -math.inf
+        self._turn = -math.inf
+        self._pending: Counter[str] = Counter()
+
+    def wait(self, now: float) -> int:
+        """Let one in (0), or return in how many seconds it is its turn. NOW: seconds of a clock that does not jump."""
+        self._left = min(self._rate, self._left + (now - self._since) * self._rate)
+        self._since = now
+        if self._left >= 1:
+            self._left -= 1
+            return 0
+        self._turn = max(self._turn, now) + 1 / self._rate
+        return min(math.ceil(self._turn - now), LONGEST)
+
+    def has_room(self, address: str) -> bool:
+        """Tell whether one more from this address may begin to prove who it is."""
+        return self._pending.total() < self._most and self._pending[address] < self._most // _SHARE
+
+    @contextmanager
+    def proving(self, address: str) -> Iterator[None]:
+        """Count one that proves who it is."""
+        self._pending[address] += 1
+        try:
+            yield
+        finally:
+            self._pending[address] -= 1
+            if not self._pending[address]:
+                del self._pending[address]
