@@ -1,7 +1,8 @@
 """Mends what fussy.check found broken: from what is on the disk already, then from the channel's parts.
 
 A manifest comes first, for it tells what the rest should be. A file's content is taken from any whole file of the
-target that has it, or else from the part of the release (see fussy.channel) that holds it: only such parts are fetched.
+target that has it, or else from the part of the release (see fussy.channel) that holds it: only such parts are fetched,
+or the full bundle where the channel has no parts of it.
 It is written aside, compared with its digest, and given all the places where it was broken by renames (fussy.disk.put),
 so a power cut leaves each place broken or mended, and files that releases shared are shared again. Nothing is shared
 with the failsafe release.
@@ -79,11 +80,12 @@ def _mend(target: Target, keyring: Path, faults: list[Fault], channel: Channel |
 
 
 def _parts(offered: list[Offer], faults: list[Fault]) -> Iterator[tuple[Offer, list[Fault]]]:
-    """Yield the parts that are needed, each with what it can mend."""
+    """Yield the files of the channel that are needed, each with what it can mend."""
     waiting = [fault for fault in faults if fault.entry.type == "file"]
     while waiting:
         first = waiting[0]
-        offer = next((offer for offer in offered if _holds(offer, first)), None)
+        holding = [offer for offer in offered if _holds(offer, first)]
+        offer = min(holding, key=lambda offer: offer.kind != "part", default=None)
         contents = {fault.entry.sha256 for fault in waiting if offer and _holds(offer, fault)} or {first.entry.sha256}
         wanted = [fault for fault in waiting if fault.entry.sha256 in contents]
         waiting = [fault for fault in waiting if fault.entry.sha256 not in contents]
@@ -92,7 +94,8 @@ def _parts(offered: list[Offer], faults: list[Fault]) -> Iterator[tuple[Offer, l
 
 
 def _holds(offer: Offer, fault: Fault) -> bool:
-    return offer.kind == "part" and offer.digest == fault.digest and offer.first <= fault.index <= offer.last
+    return offer.digest == fault.digest and (
+        offer.kind == "full" or (offer.kind == "part" and offer.first <= fault.index <= offer.last))
 
 
 def _from_disk(target: Target, faults: list[Fault]) -> list[Fault]:
@@ -138,7 +141,7 @@ def _blocks_or_none(file: bytes) -> Iterator[bytes]:
 
 
 def _from_part(target: Target, file: Path, keyring: Path, faults: list[Fault]) -> None:
-    """Mend FAULTS with the files in a part of the channel."""
+    """Mend FAULTS with the files in a part of the channel, or in a full bundle."""
     contents = {fault.entry.name: fault.entry.sha256 for fault in faults if fault.entry.type == "file"}
     with _Work(target) as work:
         with bundle.opened(file, keyring) as (signer, source):

@@ -11,4 +11,5 @@ What it keeps lies in ``.fussy/update/`` of the target::
     id             by which a roll-out knows this device, where the machine has no id of its own
     metadata/      TUF metadata that was verified; a cache
     downloads/     bundles being fetched
+    parts/         files being fetched for others, such as self-repair
 """

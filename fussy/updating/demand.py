@@ -29,6 +29,7 @@ from fussy.errors import (
     BadBundle,
     FussyError,
     Incompatible,
+    OnlyRefused,
     Reverted,
     SystemSetup,
     TooSlow,
@@ -232,6 +233,15 @@ class Asking(Run):
         """Fetch and install the image. What this router asked for by its own board is for its board."""
         from fussy import install
 
+        opened = ""
+
+        def placing(digest: str) -> None:
+            nonlocal opened
+            opened = digest
+            if digest in me.bad:
+                raise OnlyRefused(f"cannot update: {choose.named(way.offer)} failed on this device before (see fussy "
+                                  "status); a newer release or other packages are needed")
+
         boards = [*me.boards, f"{request.target}/{request.profile}"]
         source = Web(base, fetching.limits(self.settings, self.settings.deadline), self.settings.proxy)
         with self.bar("fetching") as show:
@@ -242,10 +252,12 @@ class Asking(Run):
         try:
             with self.bar("installing") as show:
                 install.install_release(bundle, self.keyring, self.target.root, boards=boards, progress=show,
-                                        accept=lambda said: ondemand.check(said.metadata, request))
-        except (BadBundle, Untrusted, Incompatible, Reverted, Unrecoverable) as error:
-            self._spoil(Found("", 0, way.offer.digest, way.offer), str(error),
-                        for_good=isinstance(error, Reverted | Unrecoverable))
+                                        accept=lambda said: ondemand.check(said.metadata, request), placing=placing)
+        except (BadBundle, Untrusted, Incompatible, OnlyRefused, Reverted, Unrecoverable) as error:
+            # as in a channel: for good only what is refused for good
+            bad = opened in device.device(self.target, self.settings, state.load(self.target)).bad
+            if bad or not isinstance(error, Reverted | Unrecoverable):
+                self._spoil(Found("", 0, way.offer.digest, way.offer), str(error), for_good=bad)
             downloads.forget(self.place)
             raise
         downloads.forget(self.place)

@@ -1,6 +1,6 @@
 """Fetches a file of the channel onto the target's disk: resumed where it was interrupted, verified before it is used.
 
-In ``downloads/`` a file is called by its SHA-256: with ``.part`` while it is fetched, and ``.from`` beside it says
+In its directory a file is called by its SHA-256: with ``.part`` while it is fetched, and ``.from`` beside it says
 which source it came from in which state. Without ``.part`` it is whole and verified.
 """
 
@@ -22,6 +22,9 @@ from fussy.updating.sources import Missing, Source
 
 log = logging.getLogger(__name__)
 
+# Directories of what is fetched: bundles for updates, and files for others, which must not end an update half fetched.
+UPDATES, OTHERS = "downloads", "parts"
+
 _IDLE_TRIES = 3
 _PAUSE = 1.0
 _RESERVE = 4 << 20
@@ -37,22 +40,23 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 def fetch(place: Path, file: Found, sources: list[Source], *, progress: Progress | None = None,
-          troubles: list[FussyError] | None = None) -> Path:
+          troubles: list[FussyError] | None = None, name: str = UPDATES) -> Path:
     """Return FILE, whole and verified, on the disk; from the first of SOURCES that gives it.
 
     :param place: the updater's directory; its lock is held
+    :param name: of the directory there; other files in it are deleted
     :param troubles: gets what was wrong with the sources that were passed over
     :raises UntrustedChannel: no source gave it, and one gave something else instead
     :raises TooSlow: no source gave it in time
     :raises Unreachable: no source gave it
     :raises NoSpace: it does not fit
     """
-    directory = place / "downloads"
+    directory = place / name
     directory.mkdir(mode=0o700, exist_ok=True)
     final = directory / file.sha256
     if final.is_file() and _is(final, file):
         return final
-    forget(place, keep=file.sha256)
+    forget(place, keep=file.sha256, name=name)
     found: list[FussyError] = []
     for source in sources:
         try:
@@ -65,7 +69,7 @@ def fetch(place: Path, file: Found, sources: list[Source], *, progress: Progress
                 troubles.append(error)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                forget(place)
+                forget(place, name=name)
                 raise NoSpace(f"cannot fetch {file.path}: {directory} is full; run fussy-clean or make room") from error
             raise
     raise worst(found)
@@ -80,9 +84,9 @@ def worst(errors: list[FussyError]) -> FussyError:
     return Unreachable(f"cannot reach a source of the channel: {reasons}")
 
 
-def forget(place: Path, keep: str = "") -> None:
+def forget(place: Path, keep: str = "", name: str = UPDATES) -> None:
     """Delete what was downloaded, save what belongs to the file with the SHA-256 KEEP."""
-    directory = place / "downloads"
+    directory = place / name
     for path in directory.iterdir() if directory.is_dir() else ():
         if not keep or not path.name.startswith(keep):
             path.unlink()

@@ -51,23 +51,50 @@ def limits(settings: Settings, seconds: float) -> Limits:
 
 def refresh(place: Path, settings: Settings, root: bytes, clock: Clock,
             troubles: list[FussyError]) -> tuple[sources.Source, list[Found]]:
-    """Return the first source that can be believed, and what it offers; the lock is held.
+    """Return the source with the newest metadata that can be believed, and what it offers; the lock is held.
 
-    :param troubles: gets what was wrong with those before it
+    :param troubles: gets what was wrong with others
     :raises UntrustedChannel: none can, and one lied
     :raises TooSlow: none can, and one is too slow
     :raises Unreachable: none can be reached
     """
     own: list[FussyError] = []
-    for name in sources.present(settings.sources):
+    for name in _newest_first(settings, own):
         source = sources.connect(name, limits(settings, settings.check_deadline), settings.proxy)
         try:
             with trusted.named(source):
-                return source, trusted.refresh(place, root, source, clock, settings.product)
+                found = trusted.refresh(place, root, source, clock, settings.product)
         except (Unreachable, TooSlow, UntrustedChannel) as error:
             own.append(error)
-            troubles.append(error)
+            continue
+        troubles += own
+        return source, found
+    troubles += own
     raise downloads.worst(own)
+
+
+def stamps(settings: Settings, troubles: list[FussyError]) -> dict[str, bytes]:
+    """Return the timestamp.json of each source that has one, not verified; TROUBLES gets what was wrong with others."""
+    found = {}
+    for name in sources.present(settings.sources):
+        source = sources.connect(name, limits(settings, settings.check_deadline), settings.proxy)
+        try:
+            found[name] = sources.read(source, trusted.TIMESTAMP, trusted.MOST_TIMESTAMP)
+        except (Unreachable, TooSlow, UntrustedChannel) as error:
+            troubles.append(error)
+    return found
+
+
+def _newest_first(settings: Settings, troubles: list[FussyError]) -> list[str]:
+    """Return the sources by the version that they claim to have, so that one that is behind hides no newer one.
+
+    A claim proves nothing: what is fetched then must be believed, or the next source is asked.
+    """
+    names = sources.present(settings.sources)
+    if len(names) < 2:
+        return names
+    found = stamps(settings, troubles)
+    return sorted(found, key=lambda name: trusted.claimed(found[name]), reverse=True)
 
 
 def offers(target: Target, settings: Settings, keyring: Path = KEYRING) -> list[Offer]:
@@ -89,15 +116,15 @@ def fetch(target: Target, settings: Settings, offer: Offer, keyring: Path = KEYR
         wanted = next((found for found in _found(target, place, settings, keyring) if found.offer == offer), None)
         if wanted is None:
             raise SystemSetup(f"cannot fetch {offer.release}: the channel does not offer it any more")
-        return download(place, settings, wanted)
+        return download(place, settings, wanted, name=downloads.OTHERS)
 
 
 def download(place: Path, settings: Settings, wanted: Found, *, progress: downloads.Progress | None = None,
-             troubles: list[FussyError] | None = None) -> Path:
+             troubles: list[FussyError] | None = None, name: str = downloads.UPDATES) -> Path:
     """Return a file of the channel on the target's disk, from the first source that has it; the lock is held."""
     allowed = limits(settings, settings.deadline)
     there = [sources.connect(name, allowed, settings.proxy) for name in sources.present(settings.sources)]
-    return downloads.fetch(place, wanted, there, progress=progress, troubles=troubles)
+    return downloads.fetch(place, wanted, there, progress=progress, troubles=troubles, name=name)
 
 
 def _found(target: Target, place: Path, settings: Settings, keyring: Path) -> list[Found]:

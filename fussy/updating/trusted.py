@@ -69,6 +69,19 @@ def cached_timestamp(place: Path) -> bytes:
         return b""
 
 
+def claimed(timestamp: bytes) -> int:
+    """Return the version that a timestamp.json claims to have, before anything is verified; -1 for what is none.
+
+    >>> claimed(b'{"signed": {"version": 7}}'), claimed(b"<html>")
+    (7, -1)
+    """
+    try:
+        version = json.loads(timestamp)["signed"]["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return -1
+    return version if isinstance(version, int) else -1
+
+
 def root_expires(root: bytes) -> float:
     """Return when the shipped root expires, as a Unix time.
 

@@ -176,7 +176,7 @@ class Run:
         return now
 
     def _unchanged(self, facts: str, clock: Clock) -> str:
-        """Return the source whose timestamp is, byte for byte, that by which nothing was new, or "".
+        """Return a source whose timestamp is, byte for byte, that by which nothing was new, if none has a newer one.
 
         That is as safe as to verify it again: these bytes were verified, nothing they lead to has expired, and newer
         metadata that a source holds back it could hold back from python-tuf as well. It is one small request and
@@ -186,14 +186,12 @@ class Run:
         if self.old.seen != Seen(_sha256(cached), facts) or clock.time >= trusted.load_floor(self.place).valid_until:
             return ""
         own: list[FussyError] = []
-        for name in sources.present(self.settings.sources):
-            allowed = fetching.limits(self.settings, self.settings.check_deadline)
-            try:
-                source = sources.connect(name, allowed, self.settings.proxy)
-                return name if sources.read(source, trusted.TIMESTAMP, trusted.MOST_TIMESTAMP) == cached else ""
-            except (Unreachable, TooSlow, UntrustedChannel) as error:
-                own.append(error)
-        raise downloads.worst(own)
+        found = fetching.stamps(self.settings, own)
+        if not found:
+            raise downloads.worst(own)
+        newest = max(found, key=lambda name: trusted.claimed(found[name]))
+        same = next((name for name, stamp in found.items() if stamp == cached), "")
+        return same if trusted.claimed(found[newest]) <= trusted.claimed(cached) else ""
 
     def _choose(self, found: list[Found], me: Device, clock: Clock) -> Choice:
         return choose(found, me, self.settings, record.load_owner(self.target), datetime.now(),

@@ -131,6 +131,25 @@ def test_only_what_is_broken_is_fetched(router: Router, server: Server, channel:
     assert made_by(router, "check") == ""
 
 
+def test_a_channel_without_parts_gives_the_full_bundle(tmp_path: Path, keys: Keys) -> None:
+    channel = Channel(tmp_path, keys)
+    channel.init()
+    with serving(channel.where.channel) as server:
+        router = Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url)
+        for number in (1, 2):
+            channel.add(number)
+            router.update(expect="updated")
+        rot(router.target / "firmware-1/bin/app")
+        rot(router.target / "firmware-2/etc/version")
+        (router.target / "firmware-2/.fussy/manifest.json").write_text("{")
+        server.requests.clear()
+        assert "3 files were broken, all of them are mended" in made_by(router, "check", "--repair")
+        whole(router)
+        names = [path.partition(".")[2] for path in server.requests if path.startswith("targets/")]
+        assert sorted(set(names)) == ["firmware-1.tar.zst.gpg", "firmware-2.tar.zst.gpg"]
+        assert router.record.outcome == "updated" and not list((router.private / "parts").iterdir())
+
+
 def test_what_is_on_the_disk_is_not_fetched(router: Router, server: Server) -> None:
     rot(router.target / "firmware-2/a/one")  # failsafe has a copy
     current = router.target / "firmware-2"

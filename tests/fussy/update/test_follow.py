@@ -1,6 +1,8 @@
 """A router follows a channel made by fussy-publish: what it installs, how it gets it, what it says."""
 
 import hashlib
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,29 @@ def test_the_first_release_then_a_delta_then_nothing_new(channel: Channel, serve
     assert router.update(expect="nothing-new").exit_code == 0
     assert server.requests == ["metadata/timestamp.json"]
     assert list((router.private / "downloads").iterdir()) == []
+
+
+def test_a_source_that_is_behind_hides_no_newer_one(
+        channel: Channel, server: Server, router: Router, tmp_path: Path) -> None:
+    """Wherever it stands in the list; and it is not said to lie."""
+    channel.add(1)
+    stick = tmp_path / "stick"
+    shutil.copytree(channel.where.channel, stick)
+    router.set(stick, server.url)
+    router.update(expect="updated")
+    router.update(expect="nothing-new")
+    channel.add(2)
+    for order in ((stick, server.url), (server.url, stick)):
+        router.set(*order)
+        server.requests.clear()
+        done = router.update(expect="updated" if order[0] == stick else "nothing-new")
+        assert done.source == server.url and not any("attack" in problem.why for problem in done.problems)
+    assert router.current() == "firmware-2"
+    server.requests.clear()
+    router.update(expect="nothing-new")
+    assert server.requests == ["metadata/timestamp.json"]
+    router.set(stick)
+    assert "rollback attack" in router.update(expect="untrusted").line
 
 
 def test_while_a_release_is_on_trial_nothing_else_is_installed(channel: Channel, server: Server,
@@ -56,9 +81,13 @@ def test_files_of_the_channel_for_others(channel: Channel, router: Router) -> No
     channel.add(1, "--parts")
     offered = fetching.offers(router.found, router.settings, router.keyring)
     part = next(offer for offer in offered if offer.kind == "part")
+    half = router.private / "downloads" / f"{'0' * 64}.part"
+    half.parent.mkdir()
+    half.write_text("an update, half fetched")
     file = fetching.fetch(router.found, router.settings, part, router.keyring)
     assert file.is_relative_to(router.target)
     assert hashlib.file_digest(file.open("rb"), "sha256").hexdigest() == file.name
+    assert half.exists()
     channel("withdraw", "router", "firmware-1")
     with pytest.raises(SystemSetup, match="does not offer it any more"):
         fetching.fetch(router.found, router.settings, part, router.keyring)
