@@ -18,6 +18,7 @@ import click
 from fussy import __version__
 from fussy.commands import command, start_logging
 from pdimage.server.cli import backup_command, flush_command, restore_command, serve_command, worker_command
+from pdimage.server.registry.cli import accounts_group
 
 if TYPE_CHECKING:
     from pdimage.diff import Change
@@ -206,8 +207,8 @@ def pdimage_command() -> None:
     """Build the firmware of routers from one description."""
 
 
-for _verb in (backup_command, build_command, check_command, diff_command, flush_command, pack_command, restore_command,
-              serve_command, worker_command):
+for _verb in (accounts_group, backup_command, build_command, check_command, diff_command, flush_command, pack_command,
+              restore_command, serve_command, worker_command):
     pdimage_command.add_command(_verb)
 
 

@@ -11,13 +11,14 @@ from fussy.commands import command
 if TYPE_CHECKING:
     from pdimage.server.settings import Settings
 
-_config = click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                       envvar="PDIMAGE_SERVER_CONFIG", help="Settings (TOML); pdimage/server/README.rst lists them.")
-_data = click.option("-d", "--data", metavar="DIR", help="Directory of the server.  [default: build-server]")
+config_option = click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                              envvar="PDIMAGE_SERVER_CONFIG",
+                              help="Settings (TOML); pdimage/server/README.rst lists them.")
+data_option = click.option("-d", "--data", metavar="DIR", help="Directory of the server.  [default: build-server]")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr, not only warnings.")
 
 
-def _settings(config: Path | None, verbose: bool, **given: Any) -> "Settings":
+def read_settings(config: Path | None, verbose: bool, **given: Any) -> "Settings":
     """Return the settings, after the log has been started as they say."""
     from pdimage.server import logs
     from pdimage.server.settings import load
@@ -28,8 +29,8 @@ def _settings(config: Path | None, verbose: bool, **given: Any) -> "Settings":
 
 
 @command("serve")
-@_config
-@_data
+@config_option
+@data_option
 @click.option("-l", "--listen", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:8000]")
 @click.option("--catalogue", metavar="FILE", help="What can be built.  [default: an example]")
 @click.option("--no-worker", is_flag=True, help="Build nothing: workers run elsewhere (pdimage worker).")
@@ -43,57 +44,57 @@ def serve_command(
     """
     from pdimage.server.serving import serve
 
-    settings = _settings(config, verbose, data=data, listen=listen, catalogue=_absolute(catalogue))
+    settings = read_settings(config, verbose, data=data, listen=listen, catalogue=_absolute(catalogue))
     serve(settings, work=not no_worker, ready=_say("answers on "))
 
 
 @command("worker")
-@_config
-@_data
+@config_option
+@data_option
 @_verbose
 def worker_command(config: Path | None, data: str | None, verbose: bool) -> None:
     """Build what the server that has the same settings was asked for, until stopped."""
     from pdimage.server.serving import work_only
 
-    work_only(_settings(config, verbose, data=data), _say("builds as "))
+    work_only(read_settings(config, verbose, data=data), _say("builds as "))
 
 
 @command("flush")
-@_config
-@_data
+@config_option
+@data_option
 @click.argument("request_hash", default="")
 def flush_command(config: Path | None, data: str | None, request_hash: str) -> None:
     """Forget failures, of REQUEST_HASH or all, so that they are built when they are asked for again."""
     from pdimage.server import tables
     from pdimage.server.requests import Requests
 
-    settings = _settings(config, False, data=data)
+    settings = read_settings(config, False, data=data)
     engine = tables.connect(settings.database_url)
     click.echo(f"{Requests(engine, settings).flush(request_hash)} forgotten")
 
 
 @command("backup")
-@_config
-@_data
+@config_option
+@data_option
 @click.option("--images", is_flag=True, help="Back up the images too; without them they are built when asked for.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup_command(config: Path | None, data: str | None, images: bool, file: Path) -> None:
     """Write the server's database and signing keys to FILE, which only its owner can read. The server may run."""
     from pdimage.server.backup import backup
 
-    backup(_settings(config, False, data=data), file, images=images)
+    backup(read_settings(config, False, data=data), file, images=images)
     click.echo(f"{file}: {file.stat().st_size} bytes; it holds the signing keys, keep it as safe as they are")
 
 
 @command("restore")
-@_config
-@_data
+@config_option
+@data_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 def restore_command(config: Path | None, data: str | None, file: Path) -> None:
     """Put what `pdimage backup` wrote to FILE into a server's directory that is empty."""
     from pdimage.server.backup import restore
 
-    settings = _settings(config, False, data=data)
+    settings = read_settings(config, False, data=data)
     restore(settings, file)
     click.echo(f"{settings.root}")
 

@@ -1,11 +1,15 @@
 """Servers with a registry, and people who use it."""
 
+import ipaddress
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pdimage.cli import pdimage_command
 from tests.server.conftest import postgres, start
 from tests.server.serverprocess import Answered, Server
 
@@ -13,22 +17,23 @@ __all__ = ["postgres", "start"]
 
 HERE = "/registry/v1"
 PASSWORD = "correct horse"
-# Nobody is to be locked out, and no place to be full, unless a test is about that.
-AMPLE = {"login_failures": 1000}
+# Small limits; each person has an address of his own, as behind a proxy.
+SMALL = {"login_failures": 5, "account_tokens": 4, "account_routers": 3, "trusted_proxies": ["127.0.0.1"]}
 _number = itertools.count(1)
 
 
 @dataclass
 class Person:
-    """Somebody with an account, or nobody (no token)."""
+    """Somebody with an account, or nobody (no token). ``address``: where he says to come from."""
 
     server: Server
     name: str = ""
     token: str = ""
+    address: str = field(default_factory=lambda: str(ipaddress.IPv4Address(0x0A000000 + next(_number))))
 
     def ask(self, method: str, path: str, body: object = None) -> Answered:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return self.server.ask(method, HERE + path, body, headers)
+        return self.server.ask(method, HERE + path, body, {"X-Forwarded-For": self.address, **headers})
 
     def get(self, path: str) -> Answered:
         return self.ask("GET", path)
@@ -39,13 +44,17 @@ class Person:
 
 def register(server: Server, name: str, password: str = PASSWORD) -> Person:
     """Register and log in."""
-    made = server.post(f"{HERE}/accounts", {"name": name, "password": password})
+    made = Person(server).post("/accounts", {"name": name, "password": password})
     assert made.status == 201, made.data
     return log_in(server, name, password)
 
 
+def try_to_log_in(server: Server, name: str, password: str) -> Answered:
+    return Person(server).post("/login", {"name": name, "password": password})
+
+
 def log_in(server: Server, name: str, password: str = PASSWORD) -> Person:
-    found = server.post(f"{HERE}/login", {"name": name, "password": password})
+    found = try_to_log_in(server, name, password)
     assert found.status == 200, found.data
     return Person(server, name, found.body["token"])
 
@@ -57,6 +66,21 @@ def settings_of(request: pytest.FixtureRequest) -> dict[str, object]:
     return {"database": request.getfixturevalue("postgres").database(f"registry{next(_number)}")}
 
 
+def pdimage(data: Path, *words: str, code: int = 0, database: str = "") -> str:
+    """Return what ``pdimage accounts`` says on both channels."""
+    done = CliRunner().invoke(pdimage_command, ["accounts", words[0], "-d", str(data), *words[1:]], env={
+        "PARADROP_PASSWORD": PASSWORD, "PDIMAGE_SERVER_DATABASE": database})
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def administrator(server: Server) -> Person:
+    """Return somebody who leads a server: made on its command line."""
+    name = f"boss{next(_number):05}"
+    pdimage(server.data, "add", name, "--role", "admin", database=str(server.settings.get("database", "")))
+    return log_in(server, name)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest) -> dict[str, object]:
     """Settings of a server with each kind of database: a test that uses it runs with both."""
@@ -66,7 +90,7 @@ def store(request: pytest.FixtureRequest) -> dict[str, object]:
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, with each kind of database. Who uses it takes names that nobody else does."""
-    settings = {**AMPLE, **settings_of(request)}
+    settings = {**SMALL, **settings_of(request)}
     server = Server(tmp_path_factory.mktemp("registry") / "data", settings).start("--no-worker")
     yield server
     server.close()

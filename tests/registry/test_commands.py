@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.registry.certificates import fingerprint, self_signed
-from tests.registry.conftest import AMPLE, PASSWORD
+from tests.registry.conftest import PASSWORD, SMALL
 from tests.server.conftest import Start
 
 
@@ -47,7 +47,7 @@ def computer(tmp_path: Path) -> Computer:
 
 
 def test_an_account_from_the_first_command_to_the_last(start: Start, computer: Computer) -> None:
-    server = start("--no-worker", **AMPLE, name_length=3)
+    server = start("--no-worker", **SMALL, name_length=3)
     assert "is made\nLogged in as joe (user) until 20" in computer.run("register", "-s", server.url, "-u", "joe")
     config = computer.place / "config"
     assert [stat.S_IMODE(place.stat().st_mode) for place in (config, config / "server.json")] == [0o700, 0o600]
@@ -76,7 +76,7 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
 
 
 def test_a_certificate_is_compared_once_and_then_known(start: Start, computer: Computer, tmp_path: Path) -> None:
-    server = start("--no-worker", **AMPLE, **self_signed(tmp_path / "first"), listen="127.0.0.1:0")
+    server = start("--no-worker", **SMALL, **self_signed(tmp_path / "first"), listen="127.0.0.1:0")
     shown = fingerprint(tmp_path / "first")
     asked = computer.run("register", "-s", server.url, "-u", "joesmith", typed="n\n", code=1)
     assert shown in asked
@@ -86,7 +86,7 @@ def test_a_certificate_is_compared_once_and_then_known(start: Start, computer: C
     assert computer.kept["certificate"] == (tmp_path / "first/certificate.pem").read_text()
     assert shown not in computer.run("router-create", "aardvark")
     server.close()
-    again = start("--no-worker", **AMPLE, **self_signed(tmp_path / "second"), listen=server.url.removeprefix("https://"))
+    again = start("--no-worker", **SMALL, **self_signed(tmp_path / "second"), listen=server.url.removeprefix("https://"))
     assert computer.run("router-create", "zebra", code=4) == (
         f"paradrop router-create: cannot trust a server at {again.url}: its certificate is not the one that this "
         f"computer knows, {shown}; if it was changed on purpose: paradrop login --new-certificate\n")

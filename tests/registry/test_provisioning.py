@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fussy import keys
 from tests.registry.certificates import self_signed
-from tests.registry.conftest import AMPLE, Person, register
+from tests.registry.conftest import SMALL, Person, register
 from tests.registry.devices import Device, secret_for
 from tests.server.conftest import Start
 
@@ -22,7 +22,7 @@ def test_a_device_gets_all_that_it_needs(start: Start, tmp_path: Path) -> None:
     made = keys.make_signing_key(tmp_path / "home", "Releases <releases@example.org>")
     (tmp_path / "keyring.asc").write_text("For routers:\n" + keys.export(tmp_path / "home", made.fingerprint))
     (tmp_path / "root.json").write_text('{"signed": {}}')
-    server = start("--no-worker", **AMPLE, **self_signed(tmp_path / "tls"), url="https://registry.example.org/",
+    server = start("--no-worker", **SMALL, **self_signed(tmp_path / "tls"), url="https://registry.example.org/",
                    router_keyring=str(tmp_path / "keyring.asc"), channel="https://updates.example.org/channel",
                    channel_root=str(tmp_path / "root.json"), channel_product="router")
     server.trust(tmp_path / "tls/certificate.pem")
@@ -103,7 +103,7 @@ def test_a_device_of_somebody(joe: Person) -> None:
 
 
 def test_an_expired_secret_and_one_that_was_replaced(start: Start) -> None:
-    joe, device = register(start("--no-worker", **AMPLE, secret_seconds=0.2), "joesmith"), Device()
+    joe, device = register(start("--no-worker", **SMALL, secret_seconds=0.2), "joesmith"), Device()
     replaced, secret = secret_for(joe, "aardvark"), secret_for(joe, "aardvark")
     time.sleep(0.3)
     late = device.provision(joe.server, secret)

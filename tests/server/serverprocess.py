@@ -99,14 +99,14 @@ class Server:
         self.log = data.parent / f"{verb}-{time.monotonic_ns()}.log"
         self.url = ""
         self._verb = verb
-        self._settings = {"data": str(data), "listen": "127.0.0.1:0", **settings}
+        self.settings = {"data": str(data), "listen": "127.0.0.1:0", **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._pool = urllib3.PoolManager(retries=False, timeout=30)
 
     def start(self, *arguments: str) -> "Server":
         """Start it, and wait until it says that it is ready."""
         config = self.data.parent / f"{self.log.name}.toml"
-        config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in self._settings.items()))
+        config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in self.settings.items()))
         with self.log.open("ab") as log:
             before = self.log.stat().st_size
             self._process = subprocess.Popen(

@@ -85,7 +85,7 @@ class Accounts:
     def __init__(self, engine: sa.Engine, settings: Settings, audit: Audit, clock: Callable[[], float] = time.time,
                  ) -> None:
         self._engine = engine
-        self._settings = settings
+        self.settings = settings
         self._audit = audit
         self.clock = clock
 
@@ -195,7 +195,7 @@ class Accounts:
             if row is None or row.locked:
                 raise Refused(403, "this account is locked; ask an administrator")
             token = Token(secrets.token_hex(8), kind, read, label, now,
-                          now + DAY * (days or self._settings.login_days))
+                          now + DAY * (days or self.settings.login_days))
             self._make_room(connection, row.name, kind, now)
             connection.execute(sa.insert(tokens).values(
                 id=token.id, digest=digest(text), account=row.name, kind=kind, changes=int(not read), label=label,
@@ -256,7 +256,7 @@ class Accounts:
         connection.execute(sa.delete(tokens).where(tokens.c.account == name, tokens.c.expires < now))
         rows = connection.execute(select(tokens.c.id, tokens.c.kind).where(tokens.c.account == name).order_by(
             tokens.c.made)).all()
-        if len(rows) < self._settings.account_tokens:
+        if len(rows) < self.settings.account_tokens:
             return
         oldest = next((row.id for row in rows if row.kind != "made"), None)
         if kind == "made" or oldest is None:

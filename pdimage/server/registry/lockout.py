@@ -33,13 +33,13 @@ class Lockout:
         now = self._clock()
         with self._engine.begin() as connection:
             connection.execute(sa.delete(failures).where(failures.c.last < now - self._seconds))
+            for key in keys:  # whoever else adds to the same row waits for the end of this transaction
+                add(connection, failures, {"key": key}, {"count": 1, "last": 0})
             last = connection.scalar(sa.select(sa.func.max(failures.c.last)).where(
-                failures.c.key.in_(keys), failures.c.count >= self._most))
+                failures.c.key.in_(keys), failures.c.count > self._most))
             if last is not None:
                 seconds = max(1, math.ceil(last + self._seconds - now))
                 raise too_many(f"too many attempts; try again in {seconds} seconds", seconds)
-            for key in keys:
-                add(connection, failures, {"key": key}, {"count": 1, "last": 0})
             connection.execute(sa.update(failures).where(failures.c.key.in_(keys)).values(last=now))
 
     def passed(self, of_address: str, of_name: str) -> None:

@@ -1,4 +1,7 @@
-"""Passwords: argon2id (RFC 9106), beside the loop, few at a time, for each takes 64 MiB and a core for a while."""
+"""Passwords: argon2id (RFC 9106), beside the loop and few at a time, for each takes memory and a core for a while.
+
+The parameters are the least that OWASP recommends (19 MiB, 2 passes): the same small machine serves all the routers.
+"""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,7 +26,7 @@ class Passwords:
     """Hashes and compares passwords for one serving process."""
 
     def __init__(self) -> None:
-        self._hasher = PasswordHasher()
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 << 10, parallelism=1)
 
     @cached_property
     def _limit(self) -> anyio.CapacityLimiter:
