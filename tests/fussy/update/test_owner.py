@@ -153,7 +153,7 @@ def test_a_usb_stick_is_asked_where_it_is_plugged_in(repository: Repository, rou
     shutil.copytree(repository.metadata.parent, tmp_path / "media/stick/channel")
     server.requests.clear()
     assert router.update(check=True, expect="available").source == f"{tmp_path}/media/stick/channel"
-    assert server.requests == []
+    assert server.requests == ["metadata/timestamp.json"], "whether there is something newer"
     router.set(f"{tmp_path}/nowhere/*")
     gone = router.update(check=True, expect="unreachable")
     assert gone.exit_code == 50 and "none of them is there" in gone.line
