@@ -91,11 +91,9 @@ def again(kept: Kept) -> Kept:
 def told(kept: Kept, feedback: Feedback) -> Kept:
     """Return KEPT with FEEDBACK to be sent.
 
-    Of the way to an end only the last is worth telling, and the same not twice. The end of an action ends it here.
+    Of the way to an end only the last is worth telling. The end of an action ends it here.
     """
     action = kept.action if kept.action and kept.action.id == feedback.action else None
-    if feedback.finished == "none" and action and action.line == feedback.line and not feedback.cancel:
-        return kept
     unsent = [one for one in kept.unsent
               if one.action != feedback.action or one.cancel != feedback.cancel or one.finished != "none"]
     if action and not feedback.cancel:

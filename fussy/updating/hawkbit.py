@@ -208,10 +208,7 @@ class Tasked(Run):
         """Keep FEEDBACK, and send it if the server can be reached."""
         if self._look_only:
             return
-        new = actions.told(self._kept, feedback)
-        if new == self._kept:
-            return
-        self._keep(new)
+        self._keep(actions.told(self._kept, feedback))
         if not self._mute:
             try:
                 self._flush()
@@ -257,7 +254,8 @@ class Tasked(Run):
         me = device.device(self.target, self.settings, now)
         bad = next((bad for bad in now.bad if bad.digest == action.digest), None)
         if me.digest == action.digest and now.trial:
-            self._report(f"{action.name} is on trial")
+            if action.line != (line := f"{action.name} is on trial"):
+                self._report(line)
         elif me.digest == action.digest:
             self._end("success", f"{action.name} is in use")
         elif bad and bad.refused:
@@ -282,7 +280,6 @@ class Tasked(Run):
         if self.choice.outcome == "available" and not self.wish.insist:
             self.choice = self._as_the_server_wants(wanted)
         if self.choice.outcome != "available":
-            self._report(self.choice.reason)
             return self.choice.outcome, self.choice.reason, EXIT_CODES[self.choice.outcome]
         if self._look_only:
             return self._available()
@@ -305,10 +302,14 @@ class Tasked(Run):
         raise BadBundle(reason or f"cannot update: {self._server.name} names no bundle that this router can use")
 
     def _when(self, ways: list[Found]) -> Choice:
-        """Return whether the owner lets it be installed now."""
+        """Return whether the owner lets it be installed now; if not, the server is told by which of his words."""
         if self.wish.insist:
             return Choice("available", f"{named(ways[0].offer)} is there", ways)
-        return choose.when(ways, self.settings, record.load_owner(self.target), datetime.now(), device.clock_is_set())
+        owner = record.load_owner(self.target)
+        choice = choose.when(ways, self.settings, owner, datetime.now(), device.clock_is_set())
+        if choice.outcome != "available":
+            self._report(f"{choice.outcome}: {choice.reason}")
+        return choice
 
     def _as_the_server_wants(self, wanted: ddi.Deployment) -> Choice:
         """Return whether the server lets it be installed now; fetch it when only that may be done."""
@@ -316,7 +317,9 @@ class Tasked(Run):
         ways = self.choice.ways
         name = named(ways[0].offer)
         if wanted.download == "skip":
-            return Choice("outside-window", f"{name} waits: the server does not want it downloaded yet", ways)
+            line = f"{name} waits: the server does not want it downloaded yet"
+            self._report(line)
+            return Choice("outside-window", line, ways)
         if wanted.update != "skip" and wanted.window != "unavailable":
             return self.choice
         line = f"{name} waits for the maintenance window of the server"
@@ -332,7 +335,8 @@ class Tasked(Run):
         choice = self._when(ways)
         if choice.outcome == "available" and base and not self.wish.insist:
             choice = self._as_the_server_wants(self._server.task(base).deployment)
-        self._report(f"installing {named(ways[0].offer)}" if choice.outcome == "available" else choice.reason)
+        if choice.outcome == "available":
+            self._report(f"installing {named(ways[0].offer)}")
         return choice
 
     def _get(self, way: Found, show: downloads.Progress | None) -> Path:
