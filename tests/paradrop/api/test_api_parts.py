@@ -20,6 +20,7 @@ from paradrop.backend.pdfcd.journal import Journal
 from paradrop.lib import settings
 from paradrop.lib.api import pdapi, pdrest, wire
 from paradrop.lib.api.feed import Feed
+from paradrop.lib.api.pipe import Pipe
 from paradrop.lib.errors import ParadropError
 
 
@@ -204,6 +205,43 @@ def test_the_changes_that_are_remembered() -> None:
     second = known.add("stop", "b")
     known.finish_all("over")
     assert second.result == {"success": False, "message": "over"}
+
+
+def test_a_pipe_drops_nothing_and_holds_little() -> None:
+    pipe, sent = Pipe(1000), ["".join(f"{number} {line}\n" for line in range(2000)) for number in range(3)]
+
+    def write(text: str) -> None:
+        for line in text.splitlines(keepends=True):
+            assert pipe.write(line)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in sent]
+
+    async def read() -> str:
+        got = []
+        async for text in pipe.read():
+            assert len(text) < 1000 + 3 * 10
+            got.append(text)
+            await asyncio.sleep(0.0005)
+            if not any(thread.is_alive() for thread in threads):
+                pipe.close()
+        return "".join(got)
+
+    for thread in threads:
+        thread.start()
+    got = asyncio.run(read())
+    for number, text in enumerate(sent):
+        assert "".join(line for line in got.splitlines(keepends=True) if line.startswith(f"{number} ")) == text
+
+
+def test_a_pipe_that_nobody_reads_any_more_lets_its_writer_go() -> None:
+    pipe, answers = Pipe(10), list[bool]()
+    writer = threading.Thread(target=lambda: answers.extend(pipe.write("x" * 10) for _ in range(3)))
+    writer.start()
+    writer.join(0.1)
+    assert writer.is_alive() and answers == [True]
+    pipe.close()
+    writer.join(10)
+    assert answers == [True, False, False] and not pipe.write("late")
 
 
 def rpc(router: Router, name: str, *arguments: Any, user: str | None = None) -> Any:

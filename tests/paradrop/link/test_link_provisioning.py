@@ -23,7 +23,7 @@ from fussy import keys
 from fussy.updating import settings as owners
 from paradrop.backend.link import provisioning
 from paradrop.backend.link.provisioning import Order
-from paradrop.backend.pdfcd.identity import Identity, IdentityFile
+from paradrop.backend.pdfcd.identity import Identity, IdentityFile, given_file
 from tests.crash.killing import kill_at, points
 
 CHANNEL = {"url": "https://updates.example.org/channel", "root": "{}", "product": "router"}
@@ -273,7 +273,7 @@ def test_killed_at_each_write_it_is_as_before_or_complete(home: Path, registry: 
         reset()
         assert kill_at(work, point), point.text
         killed = everything(home)
-        if provisioning.has_begun():
+        if given_file().exists():
             provisioning.finish()  # what the daemon's next start does
         identity = IdentityFile().identity
         if identity is None:
@@ -301,7 +301,7 @@ def test_what_cannot_be_written_is_told_and_made_good(face: Router, registry: Re
     (home / "fussy/aside/.update.toml.new").rename(home / "fussy/.update.toml.new")
     detail = order(face, registry, 409)["detail"]
     assert detail.startswith("cannot keep what the server has given: Is a directory") and "\n" not in detail
-    assert who(face)["pdid"] is None and provisioning.has_begun()
+    assert who(face)["pdid"] is None and given_file().exists()
     (home / "fussy/.update.toml.new").rmdir()
     assert order(face, registry)["pdid"] == "pd.joe.aardvark"
     assert len(registry.asked) == 2, "the server's answer was kept"

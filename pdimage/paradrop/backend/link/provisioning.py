@@ -30,7 +30,7 @@ from fussy import disk, signers
 from fussy.errors import FussyError
 from paradrop.backend.link import asking, updater
 from paradrop.backend.link.machine import machine
-from paradrop.backend.pdfcd.identity import Identity, IdentityFile, check_name, directory
+from paradrop.backend.pdfcd.identity import Identity, IdentityFile, check_name, directory, given_file
 from paradrop.lib import settings
 from paradrop.lib.errors import ParadropError
 
@@ -102,7 +102,7 @@ def finish() -> bool:
     Raises:
         ParadropError: it cannot be written; the next start tries again.
     """
-    gift = _load(_given(), Gift)
+    gift = _load(given_file(), Gift)
     if gift is None:
         return False
     given = gift.given
@@ -113,18 +113,13 @@ def finish() -> bool:
                               gift.asked, gift.signers))
         file.saveToDisk()
         _asking().unlink(missing_ok=True)
-        _given().unlink()
+        given_file().unlink()
         disk.sync_directory(directory())
     except (OSError, FussyError) as error:
         raise ParadropError(f"cannot keep what the server has given: {_words(error)}; the next start of the daemon, or "
                             "the same command, goes on from here") from error
     log.info("this router is now %s of %s", given.pdid, given.server)
     return True
-
-
-def has_begun() -> bool:
-    """Tell whether there is something to :func:`finish`."""
-    return _given().exists()
 
 
 def forget() -> str | None:
@@ -166,7 +161,7 @@ def _provision(order: Order) -> tuple[Identity, list[str]]:
     _server(given.server)
     notes = updater.check(given, order.pinned)
     gift = Gift(given, key, order.pinned, order.digest, tuple(_new_signers(given)))
-    _keep(lambda: disk.replace_file(_given(), msgspec.json.encode(gift)))
+    _keep(lambda: disk.replace_file(given_file(), msgspec.json.encode(gift)))
     finish()
     identity = IdentityFile().identity
     assert identity is not None
@@ -215,10 +210,6 @@ def _words(error: Exception) -> str:
 
 def _asking() -> Path:
     return directory() / "asking.json"
-
-
-def _given() -> Path:
-    return directory() / "given.json"
 
 
 def _load(path: Path, kind: type[T]) -> T | None:

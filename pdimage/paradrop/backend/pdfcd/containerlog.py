@@ -1,11 +1,14 @@
-"""The log of a chute's containers, as a stream that ends when its reader goes."""
+"""The log of a chute's containers, as a stream that ends when its reader goes.
+
+The engine keeps the log, so for a slow reader it is read as slowly, and nothing of it is dropped.
+"""
 
 import contextlib
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-from paradrop.lib.api.feed import Feed
+from paradrop.lib.api.pipe import Pipe
 from paradrop.lib.utils import dockerclient
 
 
@@ -26,16 +29,16 @@ def container_log(chute: str, tail: int, follow: bool) -> AsyncIterator[str]:
 
 
 async def _stream(opened: list[tuple[str, Any]]) -> AsyncIterator[str]:
-    feed = Feed()
-    pumps = [threading.Thread(target=_pump, args=(log, prefix, feed), daemon=True) for prefix, log in opened]
+    pipe = Pipe()
+    pumps = [threading.Thread(target=_pump, args=(log, prefix, pipe), daemon=True) for prefix, log in opened]
     for thread in pumps:
         thread.start()
-    threading.Thread(target=_close_after, args=(pumps, feed), daemon=True).start()
+    threading.Thread(target=_close_after, args=(pumps, pipe), daemon=True).start()
     try:
-        async for text in feed.follow():
+        async for text in pipe.read():
             yield text
     finally:
-        feed.close()
+        pipe.close()
         for _, log in opened:
             with contextlib.suppress(Exception):
                 log.close()  # wakes the thread that reads it
@@ -55,15 +58,16 @@ def _open(number: str, tail: int, follow: bool) -> Any:
         return client.logs(number, stdout=True, stderr=True, stream=True, follow=follow, tail=tail)
 
 
-def _pump(log: Any, prefix: str, feed: Feed) -> None:
-    """Move lines from a container's log to the feed until it ends or is closed."""
+def _pump(log: Any, prefix: str, pipe: Pipe) -> None:
+    """Move lines from a container's log to the pipe until either ends or is closed."""
     with contextlib.suppress(Exception):  # whatever a socket says that was closed under its reader
         for piece in log:
             text = piece.decode(errors="replace")
-            feed.write("".join(prefix + line for line in text.splitlines(keepends=True)) if prefix else text)
+            if not pipe.write("".join(prefix + line for line in text.splitlines(keepends=True)) if prefix else text):
+                return
 
 
-def _close_after(threads: list[threading.Thread], feed: Feed) -> None:
+def _close_after(threads: list[threading.Thread], pipe: Pipe) -> None:
     for thread in threads:
         thread.join()
-    feed.close()
+    pipe.close()

@@ -80,6 +80,11 @@ def directory() -> Path:
     return place
 
 
+def given_file() -> Path:
+    """Return the file that is there while what a server has given is put into place."""
+    return directory() / "given.json"
+
+
 def provision(pdid: str, key: str, cert: str) -> None:
     """Give this router its identity, durably.
 

@@ -1,11 +1,13 @@
-"""The operations of ``/api/v1`` on who this router is: provisioning by a server, and forgetting it."""
+"""The operations of ``/api/v1`` on who this router is: provisioning by a server, and forgetting it.
+
+What provisioning needs is imported when it is asked for, so that the daemon stays small until then.
+"""
 
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from paradrop.backend.link import linkstate
-from paradrop.backend.link.provisioning import Order, forget, provision
 from paradrop.backend.pdfcd.access import CHALLENGE, on_local_network
 from paradrop.backend.pdfcd.identity import IdentityFile
 from paradrop.backend.pdfcd.operations import Body, Call, Operation, View
@@ -55,6 +57,8 @@ def provision_router(call: Call) -> ProvisionedView:
         raise Problem(403, f"cannot do this with the role {call.identity.role}: it needs admin")
     if call.identity is None and call.body.again:
         raise Problem(401, "cannot provision again: send the password or token of an administrator", CHALLENGE)
+    from paradrop.backend.link.provisioning import Order, provision
+
     body = call.body
     before = IdentityFile().identity
     identity, notes = provision(Order(body.server, body.secret, body.server_certificate or "", body.again))
@@ -65,6 +69,8 @@ def provision_router(call: Call) -> ProvisionedView:
 
 def delete_identity(call: Call) -> None:
     """Forget who the router is: it belongs to no server then."""
+    from paradrop.backend.link.provisioning import forget
+
     call.rest.link.stop()
     try:
         if forget() is None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from paradrop.backend.link.service import Link
-from paradrop.backend.pdfcd import access
+from paradrop.backend.pdfcd import access, identity
 from paradrop.backend.pdfcd.access import Access, Failures
 from paradrop.backend.pdfcd.accounts import Accounts
 from paradrop.backend.pdfcd.apichute import ChuteAPI
@@ -148,10 +148,10 @@ def initializeSystem() -> None:
 
 def begin_link(link: Link) -> None:
     """Finish a provisioning that was interrupted, and begin to keep the link to the server, if there is one."""
-    from paradrop.backend.link import provisioning
-
     try:
-        if provisioning.has_begun():
+        if identity.given_file().exists():
+            from paradrop.backend.link import provisioning  # not needed by most starts
+
             provisioning.finish()
         link.start()
     except (ParadropError, OSError) as error:
