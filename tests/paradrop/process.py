@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
-from engine import Engine
+
+from tests.paradrop.engine import Engine
 
 PORT = 9999
 

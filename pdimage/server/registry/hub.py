@@ -281,7 +281,7 @@ class Hub:
     # What goes on meanwhile.
 
     async def _watch(self) -> None:
-        """Ping the silent, and cut those that are gone."""
+        """Ping routers, and cut those that are gone."""
         clock = asyncio.get_running_loop().time
         last = clock()
         while True:
@@ -293,7 +293,7 @@ class Hub:
                     link.heard = max(link.heard, now - self.seconds)
                 if now - link.heard > SILENCE * self.seconds:
                     self._lose(link)
-                elif now - max(link.heard, link.pinged) >= self.seconds:
+                elif now - link.pinged >= self.seconds:  # also who talks: he must hear from us, too
                     self._spawn(link.ping(now))
 
     async def _keep(self) -> None:

@@ -11,9 +11,9 @@ link. Binary frames are pieces of a stream: its number (4 bytes, big-endian) and
        |-- hello {pdid, certificate, signature …} |
        | <------ welcome {seconds, time} ---------|    or the end, with one of the codes below
        |                                          |
-       | <--------------- ping -------------------|    a link on which nothing came for ``seconds``; the router says
-       |---------------- pong -----------------> |    pong at once. No word for SILENCE times ``seconds``: each side
-       |                                          |    takes the other for gone and closes
+       | <--------------- ping -------------------|    every ``seconds``, whatever else is said; the router says pong
+       |---------------- pong -----------------> |    at once. No word for SILENCE times ``seconds``: each side takes
+       |                                          |    the other for gone and closes
        |------------- report {facts} ----------> |    when facts changed, at most one a minute; an outcome at once
        | <--------------- look -------------------|    the router is to look for an update now
        |                                          |
