@@ -3,12 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.registry.conftest import Person
+from tests.registry.conftest import AMPLE, Person
 from tests.server.serverprocess import Answered, Server
-
-GATEWAY = "the token of all gateways"
-# Settings of a server whose devices ask often, and as many of them as may be.
-FLEET: dict[str, object] = {"gateway_token": GATEWAY, "poll_seconds": 1}
 
 
 @dataclass
@@ -18,7 +14,7 @@ class Device:
     server: Server
     tenant: str
     name: str
-    token: str = f"GatewayToken {GATEWAY}"
+    token: str = f"GatewayToken {AMPLE['gateway_token']}"
     action: int = 0
 
     @property
@@ -61,21 +57,27 @@ class Device:
         return True
 
 
-def put_files(server: Server, title: str, version: str, **files: bytes) -> str:
+def put_file(server: Server, version: str, content: bytes = b"bundle", name: str = "firmware.raucb") -> str:
     """Put a release beside the channel; return its name."""
-    place = server.data / "rollout-files" / title / version
-    place.mkdir(parents=True)
-    for name, content in files.items():
-        (place / name.replace("__", ".")).write_bytes(content)
-    return f"files/{title}/{version}"
+    place = server.data / "rollout-files/firmware" / version
+    place.mkdir(parents=True, exist_ok=True)
+    (place / name).write_bytes(content)
+    return f"files/firmware/{version}"
 
 
-def make_devices(person: Person, many: int, group: str = "") -> list[Device]:
-    """Make routers of somebody, in a group of his."""
+def begin(person: Person, release: str, group: str = "", **wish: Any) -> int:
+    """Begin a roll-out; return its number."""
+    found = person.post("/rollouts", {"release": release, "group": group, **wish})
+    assert found.status == 201, found.data
+    return int(found.body["id"])
+
+
+def make_devices(person: Person, many: int, group: str = "", start: int = 0) -> list[Device]:
+    """Make routers of somebody, in a group of his; the number of the first one is START."""
     if group:
         assert person.ask("PUT", f"/groups/{group}", {}).status == 200
     found = []
-    for number in range(many):
+    for number in range(start, start + many):
         name = f"r{number:03}"
         assert person.post("/routers", {"name": name}).status == 201
         if group:

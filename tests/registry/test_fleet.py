@@ -1,35 +1,26 @@
 """Groups and roll-outs as people and devices see them, on SQLite and on PostgreSQL."""
 
 import hashlib
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.registry.conftest import AMPLE, Person, register
-from tests.registry.fleets import FLEET, Device, counts, make_devices, put_files
-from tests.server.conftest import Start
+from tests.registry.conftest import Person, register
+from tests.registry.fleets import Device, begin, counts, make_devices, put_file
+from tests.server.serverprocess import wait_until
 
 BUNDLE = bytes(range(256)) * 100
 
 
 @pytest.fixture
-def joe(start: Start, store: dict[str, object]) -> Person:
-    return register(start("--no-worker", **store, **AMPLE, **FLEET), "joejoejoe")
+def release(joe: Person) -> str:
+    return put_file(joe.server, "8.0", BUNDLE)
 
 
-def begin(person: Person, release: str, group: str = "", **wish: Any) -> int:
-    found = person.post("/rollouts", {"release": release, "group": group, **wish})
-    assert found.status == 201, found.data
-    return int(found.body["id"])
-
-
-def test_a_release_goes_from_step_to_step(joe: Person) -> None:
+def test_a_release_goes_from_step_to_step(joe: Person, release: str) -> None:
     devices = make_devices(joe, 10, "field")
-    outside = Device(joe.server, joe.name, "outside")
-    assert joe.post("/routers", {"name": outside.name}).status == 201
-    release = put_files(joe.server, "firmware", "8.0", firmware__raucb=BUNDLE)
+    outside = make_devices(joe, 1, start=10)[0]
     number = begin(joe, release, "field", plan={"steps": [20, 50, 100]})
-
     asked = [device for device in devices if "deploymentBase" in device.links()]
     assert len(asked) == 2
     first = asked[0]
@@ -40,22 +31,10 @@ def test_a_release_goes_from_step_to_step(joe: Person) -> None:
     chunk = deployment["chunks"][0]
     assert (chunk["part"], chunk["name"], chunk["version"]) == ("os", "firmware", "8.0")
     artifact = chunk["artifacts"][0]
-    assert artifact["filename"] == "firmware.raucb"
-    assert artifact["size"] == len(BUNDLE)
+    assert (artifact["filename"], artifact["size"]) == ("firmware.raucb", len(BUNDLE))
     assert artifact["hashes"] == {name: hashlib.new(name, BUNDLE).hexdigest() for name in ("sha1", "md5", "sha256")}
-    links = artifact["_links"]
-    assert links["download"] == links["download-http"]
-    whole = first.ask("GET", links["download"]["href"])
-    assert (whole.status, whole.data) == (200, BUNDLE)
-    part = first.ask("GET", links["download"]["href"], Range="bytes=100-", **{"If-Range": whole.headers["ETag"]})
-    assert (part.status, part.data) == (206, BUNDLE[100:])
-    changed = first.ask("GET", links["download"]["href"], Range="bytes=100-", **{"If-Range": '"another"'})
-    assert (changed.status, changed.data) == (200, BUNDLE)
-    assert first.ask("GET", links["md5sum"]["href"]).data.decode() == (
-        f"{hashlib.md5(BUNDLE).hexdigest()}  firmware.raucb\n")
-    assert [one["filename"] for one in first.ask("GET", links["download"]["href"].rpartition("/")[0]).body] == [
-        "firmware.raucb"]
-    assert outside.ask("GET", links["download"]["href"].replace(first.name, outside.name)).status == 404
+    assert artifact["_links"]["download"] == artifact["_links"]["download-http"]
+    assert outside.ask("GET", artifact["_links"]["download"]["href"].replace(first.name, outside.name)).status == 404
 
     assert first.say("download", "none", "downloading") == 200
     assert counts(joe, number) == {"running": 1, "waiting": 1}
@@ -69,10 +48,227 @@ def test_a_release_goes_from_step_to_step(joe: Person) -> None:
     shown = joe.get(f"/rollouts/{number}").body
     assert (shown["state"], shown["step"], [one["done"] for one in shown["by_step"]]) == ("finished", 2, [2, 3, 5])
     assert "deploymentBase" not in outside.links()
-    installed = devices[0].ask("GET", devices[0].links()["installedBase"]).body["deployment"]
+    installed = first.ask("GET", first.links()["installedBase"]).body["deployment"]
     assert installed["chunks"][0]["version"] == "8.0"
-    routers = {one["pdid"]: one for one in joe.get("/fleet?group=field").body["routers"]}
+    routers = {one["name"]: one for one in joe.get("/fleet?group=field").body["routers"]}
     assert len(routers) == 10
-    one = routers[f"pd.joejoejoe.{first.name}"]
-    assert (one["action"]["state"], one["action"]["reason"], one["action"]["version"]) == (
-        "done", "updated to 8.0", "8.0")
+    action = routers[first.name]["action"]
+    assert (action["state"], action["reason"], action["version"]) == ("done", "updated to 8.0", "8.0")
+
+
+def test_files_come_in_parts(joe: Person, release: str) -> None:
+    device = make_devices(joe, 1)[0]
+    begin(joe, release)
+    deployment = device.fetch()
+    assert deployment
+    links = {name: link["href"] for name, link in deployment["chunks"][0]["artifacts"][0]["_links"].items()}
+    whole = device.ask("GET", links["download"])
+    assert (whole.status, whole.data) == (200, BUNDLE)
+    for tag, status, data in ((whole.headers["ETag"], 206, BUNDLE[100:]), ('"another"', 200, BUNDLE)):
+        part = device.ask("GET", links["download"], Range="bytes=100-", **{"If-Range": tag})
+        assert (part.status, part.data) == (status, data)
+    assert device.ask("GET", links["md5sum"]).data.decode() == f"{hashlib.md5(BUNDLE).hexdigest()}  firmware.raucb\n"
+    listed = device.ask("GET", links["download"].rpartition("/")[0]).body
+    assert [one["filename"] for one in listed] == ["firmware.raucb"]
+    assert joe.server.get(links["download"]).status == 401
+
+
+def test_it_stops_when_too_many_fail(joe: Person, release: str) -> None:
+    devices = make_devices(joe, 10)
+    number = begin(joe, release, plan={"steps": [60, 100], "failures": 20, "least": 2})
+    reached = [device for device in devices if device.fetch()]
+    assert len(reached) == 6
+    assert reached[0].say("closed", "failure", "reverted: the radio is dead") == 200
+    assert joe.get(f"/rollouts/{number}").body["state"] == "running"
+    assert reached[1].say("closed", "failure", "reverted: the radio is dead") == 200
+    stopped = joe.get(f"/rollouts/{number}").body
+    assert (stopped["state"], stopped["reason"]) == (
+        "stopped", "2 of the 2 routers of step 1 that are through failed, which is more than 20 %")
+    assert counts(joe, number) == {"failed": 2, "cancelling": 4}
+    assert not any(device.install() for device in devices)
+    # one lets go, for one it is too late, and one says how it ended without a look at the server
+    assert set(reached[2].links()) == {"configData", "cancelAction"}
+    assert reached[2].ask("GET", reached[2].links()["cancelAction"]).body == {
+        "id": str(reached[2].action), "cancelAction": {"stopId": str(reached[2].action)}}
+    assert reached[2].say("closed", "success", to="cancelAction") == 200
+    assert reached[3].say("rejected", to="cancelAction") == 200
+    assert reached[3].say("closed", "success", "updated") == 200
+    assert reached[4].say("closed", "success", "updated") == 200
+    assert counts(joe, number) == {"failed": 2, "cancelling": 1, "cancelled": 1, "done": 2}
+    assert [entry["text"] for entry in joe.get("/audit").body["entries"] if entry["action"] == "rollout.stop"] == [
+        stopped["reason"]]
+    for verb in ("resume", "pause", "approve", "cancel"):
+        assert joe.post(f"/rollouts/{number}/{verb}").status in (404, 409)
+
+
+def test_pause_resume_and_cancel(joe: Person, release: str) -> None:
+    devices = make_devices(joe, 4)
+    number = begin(joe, release, plan={"steps": [100]})
+    assert devices[0].fetch()
+    assert joe.post(f"/rollouts/{number}/pause").body["state"] == "paused"
+    assert devices[0].fetch()  # it is at it
+    assert devices[1].fetch() is None
+    assert devices[0].say("closed", "success") == 200
+    assert joe.post(f"/rollouts/{number}/pause").status == 409
+    assert joe.post(f"/rollouts/{number}/resume").body["state"] == "running"
+    assert devices[1].fetch()
+    cancelled = joe.post(f"/rollouts/{number}/cancel").body
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", f"cancelled by {joe.name}")
+    assert counts(joe, number) == {"done": 1, "cancelling": 1, "cancelled": 2}
+    assert devices[2].fetch() is None
+    assert devices[1].say("canceled", to="cancelAction") == 200
+    assert counts(joe, number) == {"done": 1, "cancelled": 3}
+
+
+def test_the_owner_of_a_router_decides(joe: Person, release: str) -> None:
+    devices = make_devices(joe, 4, "field")
+    number = begin(joe, release, "field", plan={"steps": [100], "failures": 0, "least": 1})
+    for device, (execution, line) in zip(devices, (
+            ("proceeding", "held: firmware waits: the owner holds updates (the show is on)"),
+            ("rejected", "not while somebody watches television"), ("proceeding", "half of it is here"),
+            ("scheduled", "at night")), strict=True):
+        assert device.fetch()
+        assert device.say(execution, "none", line) == 200
+    assert counts(joe, number) == {"held": 3, "running": 1}
+    action = joe.get("/fleet?group=field").body["routers"][0]["action"]
+    assert (action["state"], action["reason"]) == (
+        "held", "held: firmware waits: the owner holds updates (the show is on)")
+    assert devices[0].fetch()  # it may ask as often as it wants, and stays held
+    assert devices[0].say("proceeding", "none", "held: still") == 200
+    assert devices[2].install()
+    assert joe.get(f"/rollouts/{number}").body["state"] == "running"
+    # a newer release does not wait for those who never began the old one
+    newer = begin(joe, put_file(joe.server, "9.0"), "field", plan={"steps": [100]})
+    assert counts(joe, number) == {"done": 1, "cancelled": 3}
+    assert joe.get(f"/rollouts/{number}/routers").body["routers"][0]["reason"] == f"roll-out {newer} came after it"
+    assert devices[0].say("closed", "success") == 410
+    assert all(device.install() for device in devices)
+    assert joe.get(f"/rollouts/{newer}").body["state"] == "finished"
+
+
+def test_routers_that_come_later(joe: Person, release: str) -> None:
+    first = make_devices(joe, 1, "field")[0]
+    number = begin(joe, release, "field", plan={"steps": [50, 100]})
+    assert first.install()
+    assert joe.get(f"/rollouts/{number}").body["state"] == "finished"
+    late = make_devices(joe, 1, "field", start=1)[0]
+    wait_until(late.install)
+    wait_until(lambda: joe.get(f"/rollouts/{number}").body["state"] == "finished")
+    assert counts(joe, number) == {"done": 2}
+    gone = make_devices(joe, 1, "field", start=2)[0]
+    wait_until(lambda: "deploymentBase" in gone.links())
+    assert joe.ask("DELETE", f"/routers/{gone.name}").status == 204
+    wait_until(lambda: counts(joe, number) == {"done": 2, "cancelled": 1})
+    assert gone.ask("GET").status == 401
+
+
+def test_a_maintenance_window_is_told_to_devices(joe: Person, release: str) -> None:
+    device = make_devices(joe, 1)[0]
+    now = datetime.now(UTC)
+    times = [f"{now + timedelta(hours=hours):%H:%M}" for hours in (-2, 2, 4)]
+    for window, update, told in ((f"{times[0]}-{times[1]}", "attempt", "available"),
+                                 (f"{times[1]}-{times[2]}", "skip", "unavailable")):
+        number = begin(joe, release, window=window, zone="Etc/UTC", forced=False)
+        deployment = device.fetch()
+        assert deployment
+        assert (deployment["download"], deployment["update"], deployment["maintenanceWindow"]) == (
+            "attempt", update, told)
+        assert joe.post(f"/rollouts/{number}/cancel").status == 200
+
+
+def test_a_second_person_approves(joe: Person, release: str) -> None:
+    device = make_devices(joe, 1)[0]
+    number = begin(joe, release, approval=True)
+    assert joe.get(f"/rollouts/{number}").body["state"] == "proposed"
+    assert device.fetch() is None
+    own = joe.post(f"/rollouts/{number}/approve")
+    assert (own.status, own.body["error"]) == (409, "who made a roll-out can't approve it; ask a second person")
+    other = register(joe.server, f"ann{joe.name[3:]}")
+    assert other.post(f"/rollouts/{number}/approve").status == 404
+    assert other.get(f"/rollouts/{number}").status == 404
+    assert other.get("/rollouts").body == {"rollouts": []}
+
+
+def test_devices_say_it_twice_too_late_or_for_others(joe: Person, release: str) -> None:
+    device, other = make_devices(joe, 2)
+    begin(joe, release, plan={"steps": [100]})
+    assert device.fetch()
+    assert [device.say("closed", "success", "done") for _ in range(2)] == [200, 200]
+    assert device.say("closed", "failure", "after all") == 410
+    assert device.say("proceeding") == 410
+    other.action = device.action
+    assert other.say("closed", "failure") == 404
+    assert other.ask("GET", f"/deploymentBase/{device.action}").status == 404
+    assert other.ask("GET", f"/installedBase/{device.action}").status == 404
+    assert other.ask("GET", f"/cancelAction/{device.action}").status == 404
+    for token in ("", "TargetToken x", "GatewayToken x", "Bearer x", f"Bearer {joe.token}", "GatewayToken"):
+        assert Device(joe.server, joe.name, device.name, token).ask("GET").status == 401
+    assert Device(joe.server, joe.name, "nobody").ask("GET").status == 401
+    assert Device(joe.server, joe.name.upper(), device.name.upper()).ask("GET").status == 200
+
+
+def test_attributes_of_devices(joe: Person) -> None:
+    device = make_devices(joe, 1)[0]
+    assert set(device.links()) == {"configData"}
+    for body, kept in (({"data": {"hw": "2", "version": "7.0"}}, {"hw": "2", "version": "7.0"}),
+                       ({"mode": "merge", "data": {"hw": "3"}}, {"hw": "3", "version": "7.0"}),
+                       ({"mode": "remove", "data": {"hw": ""}}, {"version": "7.0"}),
+                       ({"mode": "replace", "data": {"release": "firmware-7", "version": "7.1"}},
+                        {"release": "firmware-7", "version": "7.1"})):
+        assert device.ask("PUT", "/configData", body).status == 200
+        assert joe.get("/fleet").body["routers"][0]["attributes"] == kept
+    assert device.links() == {}
+    wait_until(lambda: joe.get("/fleet").body["routers"][0]["seen"])
+    standing = joe.get("/fleet").body["routers"][0]
+    assert (standing["release"], standing["version"], standing["awake"]) == ("firmware-7", "7.1", False)
+
+
+def test_devices_that_mean_harm(joe: Person, release: str) -> None:
+    device = make_devices(joe, 1)[0]
+    begin(joe, release)
+    assert device.fetch()
+    good = {"status": {"execution": "proceeding", "result": {"finished": "none"}}}
+    status = good["status"]
+    for body in (None, [], {}, {"status": None}, {"status": {**status, "execution": "x"}},
+                 {"status": {**status, "details": "x"}}, {"status": {**status, "details": [1]}},
+                 {"status": {**status, "details": ["x" * 5000]}}, {"status": {**status, "details": ["x"] * 300}},
+                 {"status": {**status, "result": {"finished": "x"}}}, {"status": {**status, "result": {}}}):
+        assert device.ask("POST", f"/deploymentBase/{device.action}/feedback", body).status == 400, body
+    for data in (None, {"a": 1}, {"a" * 200: ""}, {"a": "x" * 600}, {str(n): "" for n in range(65)}):
+        assert device.ask("PUT", "/configData", {"data": data}).status == 400, data
+    for path in ("/deploymentBase/x", "/deploymentBase/0", f"/deploymentBase/{'9' * 30}", "/cancelAction/-1",
+                 "/softwaremodules/1/artifacts/..%2fserver.db", "/softwaremodules/x/artifacts", "/installedBase/%00"):
+        assert device.ask("GET", path).status in (400, 404), path
+    assert device.say("proceeding", "none", *[f"line {n}\x1b[31m\0 " for n in range(30)]) == 200
+    assert device.ask("POST", f"/deploymentBase/{device.action}/feedback", {"status": {**status, "details": None}},
+                      ).status == 200
+    document = device.ask("GET", f"/deploymentBase/{device.action}").body
+    assert document["actionHistory"]["messages"] == [f"line {n} [31m" for n in range(10, 30)]
+    device.ask("POST", f"/deploymentBase/{device.action}/feedback", good)
+
+
+def test_people_who_know_no_better(joe: Person, release: str) -> None:
+    assert joe.ask("PUT", "/groups/field", {}).body["routers"] == 0
+    for wish, status in (({"release": "x"}, 404), ({"release": "files/../x"}, 404), ({"release": "files/a/.."}, 404),
+                         ({"release": "channel/router/firmware-8"}, 404), ({"release": f"image/{'0' * 64}"}, 404),
+                         ({"release": release, "group": "none"}, 404), ({"release": release, "group": "x.y"}, 404),
+                         ({"release": release, "account": "nobodythere"}, 404), ({}, 400),
+                         ({"release": release, "group": "field", "account": joe.name}, 400),
+                         ({"release": release, "plan": {"steps": [50, 10]}}, 400),
+                         ({"release": release, "plan": {"steps": [0, 100]}}, 400),
+                         ({"release": release, "plan": {"least": 0}}, 400), ({"release": release, "window": "x"}, 400),
+                         ({"release": release, "zone": "../etc"}, 400), ({"release": release, "more": 1}, 400)):
+        found = joe.post("/rollouts", wish)
+        assert (found.status, bool(found.body["error"])) == (status, True), wish
+    assert joe.get("/rollouts").body == {"rollouts": []}
+    assert joe.ask("PUT", "/groups/-x", {}).status == 400
+    assert joe.ask("PUT", "/groups/field", {"note": "a\0b"}).status == 400
+    assert joe.ask("PUT", "/groups/field/routers/nobody").status == 404
+    assert joe.get("/groups").body["groups"][0]["note"] == ""
+    number = begin(joe, release, "field", approval=True)
+    assert joe.ask("DELETE", "/groups/field").body["error"] == (
+        f"roll-out {number} to this group goes on; cancel it first")
+    assert joe.post(f"/rollouts/{number}/cancel").status == 200
+    assert joe.ask("DELETE", "/groups/FIELD").status == 204
+    for path in ("/rollouts/0", "/rollouts/x", f"/rollouts/{'9' * 20}", "/rollouts/%00"):
+        assert joe.get(path).status in (400, 404), path
