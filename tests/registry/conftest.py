@@ -89,13 +89,22 @@ def store(request: pytest.FixtureRequest) -> dict[str, object]:
     return settings_of(request)
 
 
+def _serving(request: pytest.FixtureRequest, place: Path, **settings: object) -> Iterator[Server]:
+    server = Server(place / "data", {**settings, **settings_of(request)}).start("--no-worker")
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, with each kind of database. Who uses it takes names that nobody else does."""
-    settings = {**SMALL, **settings_of(request)}
-    server = Server(tmp_path_factory.mktemp("registry") / "data", settings).start("--no-worker")
-    yield server
-    server.close()
+    yield from _serving(request, tmp_path_factory.mktemp("registry"), **SMALL)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same, with room for many routers."""
+    yield from _serving(request, tmp_path_factory.mktemp("roomy"), **AMPLE)
 
 
 @pytest.fixture

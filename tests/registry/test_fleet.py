@@ -1,15 +1,22 @@
 """Groups and roll-outs as people and devices see them, on SQLite and on PostgreSQL."""
 
 import hashlib
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.registry.conftest import Person, register
+from tests.registry.conftest import Person, administrator, register
 from tests.registry.fleets import Device, begin, counts, make_devices, put_file
-from tests.server.serverprocess import wait_until
+from tests.server.serverprocess import Server, wait_until
 
+_number = itertools.count(1)
 BUNDLE = bytes(range(256)) * 100
+
+
+@pytest.fixture
+def joe(roomy: Server) -> Person:
+    return register(roomy, f"joe{next(_number):05}")
 
 
 @pytest.fixture
@@ -187,6 +194,10 @@ def test_a_second_person_approves(joe: Person, release: str) -> None:
     assert other.post(f"/rollouts/{number}/approve").status == 404
     assert other.get(f"/rollouts/{number}").status == 404
     assert other.get("/rollouts").body == {"rollouts": []}
+    approved = administrator(joe.server)
+    found = approved.post(f"/rollouts/{number}/approve").body
+    assert (found["state"], found["made_by"], found["approved_by"]) == ("running", joe.name, approved.name)
+    assert device.install()
 
 
 def test_devices_say_it_twice_too_late_or_for_others(joe: Person, release: str) -> None:

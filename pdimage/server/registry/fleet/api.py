@@ -21,7 +21,7 @@ from pdimage.server.registry.fleet.states import Plan, problem
 from pdimage.server.registry.permissions import Action
 from pdimage.server.registry.reading import number, read
 
-_NEWEST = 1 << 31
+_NEWEST = (1 << 31) - 1
 _PAGE = 1000
 
 
