@@ -182,6 +182,10 @@ class Exchange:
             self._came.put_nowait(None)
         self._changed.set()
 
+    def waiting(self) -> list[bytes]:
+        """Return what came of the body and was not read."""
+        return [content for content in self._came._queue if content]  # type: ignore[attr-defined]
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the request's body."""
         while content := await self._came.get():

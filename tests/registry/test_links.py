@@ -1,12 +1,10 @@
 """Routers' links: who may make one, who is awake, and what ends a link."""
 
 import asyncio
-import itertools
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -26,49 +24,10 @@ from paradrop.backend.link.messages import (
     encode,
     later,
 )
-from tests.registry.conftest import AMPLE, Person, register
-from tests.registry.linked import Card, Closed, Router, Wire, enrol, linked
+from tests.registry.linked import Card, Closed, Router, Wire, linked
+from tests.registry.scene import LINKS, Scene, scene
 from tests.server.conftest import Start
 from tests.server.serverprocess import Server
-
-_number = itertools.count(1)
-LINKS = {**AMPLE, "name_length": 3, "link_rate": 1000.0}
-
-
-@dataclass
-class Scene:
-    """A server with somebody who has routers."""
-
-    server: Server
-    joe: Person
-    database: str
-
-    def routers(self, number: int = 1) -> list[Card]:
-        """Make routers of names that there were not."""
-        return enrol(self.database, "joe", [f"router{next(_number)}" for _ in range(number)])
-
-    async def get(self, path: str) -> Any:
-        """Return what is answered to joe, as JSON."""
-        return (await asyncio.to_thread(self.joe.get, path)).body
-
-    async def shown(self, card: Card) -> dict[str, Any]:
-        """Return how the server shows a router."""
-        found: dict[str, Any] = await self.get(f"/routers/{card.pdid}")
-        return found
-
-    async def until(self, card: Card, **wanted: object) -> dict[str, Any]:
-        """Wait until the server shows a router as it should be."""
-        async with asyncio.timeout(30):
-            found = await self.shown(card)
-            while {name: found[name] for name in wanted} != wanted:
-                await asyncio.sleep(0.1)
-                found = await self.shown(card)
-        return found
-
-
-def scene(server: Server, database: str = "") -> Scene:
-    """Register joe."""
-    return Scene(server, register(server, "joe"), database or f"sqlite:///{server.data}/server.db")
 
 
 @pytest.fixture(scope="module")

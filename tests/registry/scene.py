@@ -1,0 +1,60 @@
+"""A server to which routers are linked, and somebody who has them."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from pdimage.server import tables
+from pdimage.server.registry.tables import accounts
+from tests.registry.conftest import AMPLE, Person, register
+from tests.registry.linked import Card, enrol
+from tests.server.serverprocess import Server
+
+LINKS = {**AMPLE, "name_length": 3, "link_rate": 1000.0}
+_number = itertools.count(1)
+
+
+@dataclass
+class Scene:
+    """A server with somebody who has routers."""
+
+    server: Server
+    joe: Person
+    database: str
+
+    def routers(self, number: int = 1) -> list[Card]:
+        """Make routers of names that there were not."""
+        return enrol(self.database, "joe", [f"router{next(_number)}" for _ in range(number)])
+
+    def give(self, account: str, role: str) -> None:
+        """Give an account a role."""
+        engine = tables.connect(self.database)
+        with engine.begin() as connection:
+            connection.execute(sa.update(accounts).where(accounts.c.name == account).values(role=role))
+        engine.dispose()
+
+    async def get(self, path: str) -> Any:
+        """Return what is answered to joe, as JSON."""
+        return (await asyncio.to_thread(self.joe.get, path)).body
+
+    async def shown(self, card: Card) -> dict[str, Any]:
+        """Return how the server shows a router."""
+        found: dict[str, Any] = await self.get(f"/routers/{card.pdid}")
+        return found
+
+    async def until(self, card: Card, **wanted: object) -> dict[str, Any]:
+        """Wait until the server shows a router as it should be."""
+        async with asyncio.timeout(30):
+            found = await self.shown(card)
+            while {name: found[name] for name in wanted} != wanted:
+                await asyncio.sleep(0.1)
+                found = await self.shown(card)
+        return found
+
+
+def scene(server: Server, database: str = "") -> Scene:
+    """Register joe."""
+    return Scene(server, register(server, "joe"), database or f"sqlite:///{server.data}/server.db")
