@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -63,12 +64,12 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, url: str, source: str | None = None) -> "Wire":
-        """Connect, or say why not: Closed with HTTP's status and Retry-After."""
+    async def open(cls, url: str, source: str | None = None, made: socket.socket | None = None) -> "Wire":
+        """Connect, unless the connection is MADE; Closed with HTTP's status and Retry-After if the server refuses."""
         parts = urlsplit(url)
-        assert parts.hostname
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 17,
-                                                       local_addr=(source, 0) if source else None)
+        where = {"sock": made} if made else {"host": parts.hostname, "port": parts.port,
+                                             "local_addr": (source, 0) if source else None}
+        reader, writer = await asyncio.open_connection(**where, limit=1 << 17)  # type: ignore[arg-type]
         key = base64.b64encode(os.urandom(16)).decode()
         writer.write(f"GET {messages.PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
                      f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
@@ -232,7 +233,8 @@ async def status(exchange: Exchange) -> None:
 class Router:
     """A router. What the server says besides pings and streams is in ``heard``."""
 
-    def __init__(self, card: Card, url: str, handle: Handle = status, source: str | None = None) -> None:
+    def __init__(self, card: Card, url: str, handle: Handle = status, source: str | None = None,
+                 made: socket.socket | None = None) -> None:
         self.card = card
         self.url = url
         self.handle = handle
@@ -240,11 +242,12 @@ class Router:
         self.exchanges: dict[int, Exchange] = {}
         self.most = 0
         self._source = source
+        self._made = made
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> Welcome:
         """Make the link; Closed if the server refuses."""
-        self.wire = await Wire.open(self.url, self._source)
+        self.wire = await Wire.open(self.url, self._source, self._made)
         challenge = await self.read()
         assert isinstance(challenge, Challenge)
         await self.say(self.card.hello(urlsplit(self.url).hostname or "", challenge.nonce))
@@ -289,6 +292,22 @@ class Router:
         with suppress(OSError):
             await self.handle(exchange)
         del self.exchanges[exchange.opened.stream]
+
+    async def stay(self) -> None:
+        """Do as a router does that always comes back, when it is told to, or soon."""
+        while True:
+            seconds = 0.2
+            try:
+                await self.connect()
+                await self.run()
+            except Closed as closed:
+                if closed.code in messages.COME_BACK:
+                    seconds = messages.later(closed.reason).seconds
+                elif closed.code == 503:
+                    seconds = float(closed.reason)
+            except OSError:
+                pass  # the server is not there
+            await asyncio.sleep(seconds)
 
     def drop(self) -> None:
         """Cut the link as a power cut does."""

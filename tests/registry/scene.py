@@ -2,16 +2,20 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import urllib3
 
 from pdimage.server import tables
-from pdimage.server.registry.tables import accounts
+from pdimage.server.registry.tables import accounts, routers
 from tests.registry.conftest import AMPLE, Person, register
 from tests.registry.linked import Card, enrol
-from tests.server.serverprocess import Server
+from tests.server.serverprocess import Answered, Server
 
 LINKS = {**AMPLE, "name_length": 3, "link_rate": 1000.0}
 _number = itertools.count(1)
@@ -35,6 +39,37 @@ class Scene:
         with engine.begin() as connection:
             connection.execute(sa.update(accounts).where(accounts.c.name == account).values(role=role))
         engine.dispose()
+
+    def hubs(self) -> dict[str, str]:
+        """Return which process has the link of each router."""
+        engine = tables.connect(self.database)
+        with tables.reading(engine) as connection:
+            found = {row.pdid: row.hub for row in connection.execute(sa.select(routers.c.pdid, routers.c.hub))}
+        engine.dispose()
+        return found
+
+    def process(self, slot: int) -> int:
+        """Return the pid of a serving process."""
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
+        return next(int(child) for child in children
+                    if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2] == str(slot).encode())
+
+    def fresh(self, method: str, path: str, body: bytes | None = None) -> Answered:
+        """Ask as joe, by a connection of its own."""
+        found = urllib3.PoolManager(retries=False).request(
+            method, self.server.url + path, body=body, timeout=60,
+            headers={"Authorization": f"Bearer {self.joe.token}"})
+        return Answered(found.status, found.headers, found.data)
+
+    @contextmanager
+    def another(self, data: Path, settings: Mapping[str, object]) -> Iterator[Server]:
+        """Have another server as long as the block lasts."""
+        data.parent.mkdir(parents=True)
+        server = Server(data, settings)
+        try:
+            yield server.start("--no-worker")
+        finally:
+            server.close()
 
     async def get(self, path: str) -> Any:
         """Return what is answered to joe, as JSON."""
