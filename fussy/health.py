@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
-from fussy import probes
+from fussy import behind, probes
 from fussy.errors import UnhealthyRelease
 from fussy.hooks import SEARCH_PATH
 from fussy.manifest import Check
@@ -111,6 +111,8 @@ def _question(item: Check, limit: float) -> Callable[[], str]:
         return lambda: probes.dns(item.dns, limit)
     if item.tcp:
         return lambda: probes.tcp(item.tcp, limit)
+    if item.nat:
+        return lambda: behind.nat(item.nat, limit)
     return lambda: "this fussy does not know what it asks"
 
 

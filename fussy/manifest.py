@@ -104,8 +104,9 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     ``command``: an argument list, run in the release. ``http``: an address that must answer 2xx or 3xx. ``unit``: a
     systemd unit that must be active. ``dhcp``: a network interface on which a DHCP server must answer. ``dns``: a name
     that must resolve, ``NAME`` or ``NAME@SERVER``. ``tcp``: ``HOST:PORT`` that must accept a connection. ``route``:
-    what ``ip route get`` must find a way for, such as ``9.9.9.9 from 192.168.1.77 iif br-lan``. ``lines``: a command
-    each of whose lines before the swap must be among its lines after it.
+    what ``ip route get`` must find a way for, such as ``9.9.9.9 from 192.168.1.77 iif br-lan``. ``nat``: what a client
+    behind the router must get a connection to, such as ``9.9.9.9:53 from 192.168.1.77 iif br-lan``. ``lines``: a
+    command each of whose lines before the swap must be among its lines after it.
     ``contains``: text that a command's output or a page must show. ``kept``: it must pass after the swap only if it
     passed before it, too.
     """
@@ -120,11 +121,12 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     dns: str = ""
     tcp: str = ""
     route: str = ""
+    nat: str = ""
     lines: list[str] = []
     kept: bool = False
 
 
-KINDS = ("command", "http", "unit", "dhcp", "dns", "tcp", "route", "lines")
+KINDS = ("command", "http", "unit", "dhcp", "dns", "tcp", "route", "nat", "lines")
 
 
 def check_problem(check: Check) -> str:
@@ -133,7 +135,7 @@ def check_problem(check: Check) -> str:
     >>> check_problem(Check("page", http="http://127.0.0.1/"))
     ''
     >>> check_problem(Check("page"))
-    "health check 'page' needs one of command, http, unit, dhcp, dns, tcp, route, lines"
+    "health check 'page' needs one of command, http, unit, dhcp, dns, tcp, route, nat, lines"
     """
     if sum(bool(getattr(check, kind)) for kind in KINDS) != 1:
         return f"health check {check.name!r} needs one of {', '.join(KINDS)}"

@@ -42,7 +42,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "hooks": {"pre_install": "stop.sh", "post_install": "start.sh"},
     "health[]": {"name": "page", "command": "[bin/check]", "http": "'http://127.0.0.1/'", "unit": "dnsmasq.service",
                  "dhcp": "br-lan", "dns": "example.org", "tcp": "'127.0.0.1:22'", "route": "9.9.9.9",
-                 "lines": "[iptables, -S]", "contains": "Hello", "seconds": "30", "kept": "true"},
+                 "nat": "'9.9.9.9:53 from 192.168.1.77 iif br-lan'", "lines": "[iptables, -S]",
+                 "contains": "Hello", "seconds": "30", "kept": "true"},
     "limits": {"pre_install": "300", "post_install": "300"},
     "trial": {"confirm": "boot", "seconds": "3600", "boots": "2", "watchdog": "/dev/watchdog"},
     "machine": {"processor": "aarch64", "python": '"3.11"', "glibc": '"2.36"'},
@@ -152,7 +153,7 @@ class Reader:
             name=fields.required("name"), command=list(fields.texts("command")), lines=list(fields.texts("lines")),
             http=fields.text("http", textchecks.address) or "", seconds=_number(fields, "seconds", 30.0),
             kept=_boolean(fields, "kept", False),
-            **{name: fields.text(name) or "" for name in ("unit", "dhcp", "dns", "tcp", "route", "contains")})
+            **{name: fields.text(name) or "" for name in ("unit", "dhcp", "dns", "tcp", "route", "nat", "contains")})
         if sum(kind in fields for kind in manifest.KINDS) != 1:
             fields.mistakes.append(f"{fields.path}: needs one of {', '.join(manifest.KINDS)}")
         fields.close()

@@ -30,6 +30,7 @@ ip address add 192.168.77.1/24 dev br-lan
 ip link add lan0 type veth peer name port
 ip link set port master br-lan
 for link in port lan0 br-lan; do ip link set $link up; done
+echo 1 > /proc/sys/net/ipv4/ip_forward
 iptables -t nat -A POSTROUTING -s 192.168.77.0/24 -o wan0 -j MASQUERADE
 iptables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 192.168.77.9
 echo ready
@@ -112,6 +113,60 @@ def test_what_the_network_stops_doing_takes_a_release_back(lan: Lan, tmp_path: P
     assert "there before and now missing: -A PREROUTING -p tcp -m tcp --dport 80 -j DNAT" in said
     assert os.readlink(firmware.target / "current") == "fw-4"
     assert (tmp_path / "leases").read_text() == ""  # nobody took an address
+
+
+INTERNET = """
+import socket, subprocess
+print("ready", flush=True)
+input()
+for words in ("address add 203.0.113.1/24 dev eth0", "link set eth0 up"):
+    subprocess.run(["ip", *words.split()], check=True)
+server = socket.create_server(("203.0.113.1", 53))
+print("listening", flush=True)
+while True:
+    server.accept()
+"""
+
+
+@pytest.fixture
+def internet(lan: Lan) -> Iterator[None]:
+    """A namespace beyond the router's wan0, with a server that knows no way to the router's own network."""
+    with subprocess.Popen(lan.argv("unshare", "--net", sys.executable, "-c", INTERNET), text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        try:
+            assert process.stdout.readline() == "ready\n"
+            for words in (f"ip link add wan0 type veth peer name eth0 netns {process.pid}",
+                          "ip address add 203.0.113.2/24 dev wan0", "ip link set wan0 up"):
+                lan.run(*words.split())
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "listening\n"
+            yield
+        finally:
+            process.kill()
+
+
+def test_nat_is_asked_as_a_client_behind_the_router_does(lan: Lan, internet: None, tmp_path: Path, keys: Keys) -> None:
+    question = "203.0.113.1:53 from 192.168.77.200 iif br-lan"
+    asked = f"probes.within(5, lambda: __import__('fussy.behind').behind.nat({question!r}, 1))"
+    assert ask(lan, asked) == ""
+    for wrong, said in (("br-lan", "lan0 is no bridge"), ("192.168.77.200", "no address in the network of 10.0.0.1")):
+        assert said in ask(lan, asked.replace(wrong, {"br-lan": "lan0"}.get(wrong, "10.0.0.1")))
+    assert "is not HOST:PORT from" in ask(lan, asked.replace(" iif", ""))
+    assert "fussy" not in lan.run("ip", "link"), "no cable is left"
+
+    etc = tmp_path / "etc/health.d"
+    etc.mkdir(parents=True)
+    (etc / "nat.json").write_text(json.dumps({"nat": question, "kept": True, "seconds": 2}))
+    firmware = Firmware(tmp_path, keys)
+    rule = "POSTROUTING -s 192.168.77.0/24 -o wan0 -j MASQUERADE"
+    for name, hook, fails in (("fw-1", "true", 0), ("fw-2", "true", 0), ("fw-3", f"iptables -t nat -D {rule}", 3)):
+        bundle = firmware.pack(name, {".post-install": f"#!/bin/sh\n{hook}\n"})
+        said = lan.run(sys.executable, "-m", "fussy", "install", bundle, "-k", keys.keyring, "-t", firmware.target,
+                       "-l", tmp_path / "log", fails=fails, env={**os.environ, "FUSSY_ETC": str(etc.parent)})
+    assert "'health.d/nat.json' did not pass within 2 s: timed out" in said
+    assert os.readlink(firmware.target / "current") == "fw-2"
 
 
 def ask(lan: Lan, question: str) -> str:
