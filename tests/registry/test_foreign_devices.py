@@ -5,10 +5,12 @@ source (``src/hawkbit-client.c``).
 """
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,42 @@ def test_swupdate(joe: Person, tmp_path: Path) -> None:
 def messages(joe: Person, number: int) -> list[str]:
     found: list[str] = joe.get(f"/rollouts/{number}/routers").body["routers"][0]["messages"]
     return found
+
+
+def test_rauc_hawkbit_updater(joe: Person) -> None:
+    bundle = os.urandom(100_000)
+    device = make_devices(joe, 1)[0]
+    number = begin(joe, put_file(joe.server, "8.0", bundle))
+
+    def said(finished: str, execution: str, detail: str = "", action: str = "", data: object = None) -> dict[str, Any]:
+        """As ``json_build_status`` puts it together."""
+        return {**({"id": action} if action else {}), "time": "20261129T225500", "status": {
+            "result": {"finished": finished}, "execution": execution, **({"details": [detail]} if detail else {})},
+            **({"data": data} if data else {})}
+
+    def ask(method: str, url: str, body: object = None) -> dict[str, Any]:
+        found = device.ask(method, url, body, Accept="application/json;charset=UTF-8")
+        assert found.status == 200, found.data
+        return dict(json.loads(found.data)) if found.data else {}
+
+    tasks = ask("GET", "")
+    assert tasks["config"]["polling"]["sleep"] == "00:00:01"
+    assert "configData" in tasks["_links"]
+    ask("PUT", "/configData", said("success", "closed", data={"product": "Terminator", "model": "T-1000"}))
+    deployment = ask("GET", tasks["_links"]["deploymentBase"]["href"])
+    action, chunk = deployment["id"], deployment["deployment"]["chunks"][0]
+    assert (type(action), chunk["version"], chunk["name"]) == (str, "8.0", "firmware")
+    artifact = chunk["artifacts"][0]
+    fetched = device.ask("GET", artifact["_links"]["download"]["href"], Accept="application/octet-stream")
+    assert (fetched.status, len(fetched.data)) == (200, artifact["size"])
+    assert hashlib.sha1(fetched.data).hexdigest() == artifact["hashes"]["sha1"]
+    feedback = f"/deploymentBase/{action}/feedback"
+    for detail in ("Download complete. 12.34 MB/s", "File checksum OK.", "0% Installing", "100% Installing done."):
+        ask("POST", feedback, said("none", "proceeding", detail, action))
+        assert "deploymentBase" in ask("GET", "")["_links"]
+    ask("POST", feedback, said("success", "closed", "Software bundle installed successfully.", action))
+    assert set(ask("GET", "")["_links"]) == {"installedBase"}
+    routers = joe.get(f"/rollouts/{number}/routers").body["routers"]
+    assert (routers[0]["state"], routers[0]["reason"], len(routers[0]["messages"])) == (
+        "done", "Software bundle installed successfully.", 5)
+    assert joe.get("/fleet").body["routers"][0]["attributes"] == {"product": "Terminator", "model": "T-1000"}

@@ -8,9 +8,8 @@ from fussy.updating import actions
 from tests.fussy.channels import Channel
 from tests.fussy.conftest import Keys, keys
 from tests.fussy.update.router import Router
-from tests.registry.conftest import Person, register
+from tests.registry.conftest import AMPLE, Person, register
 from tests.registry.devices import Device, secret_for
-from tests.registry.fleets import FLEET
 from tests.server.conftest import Start
 
 __all__ = ["keys"]
@@ -38,7 +37,7 @@ def test_a_router_is_led_by_roll_outs(start: Start, tmp_path: Path, keys: Keys) 
     channel.add(1)
     channel.add(2)
     channel.add(3, files={"etc/version": "3", ".post-install": FAILS})
-    server = start("--no-worker", channel_directory=str(channel.where.channel), **FLEET)
+    server = start("--no-worker", channel_directory=str(channel.where.channel), **AMPLE)
     joe = register(server, "joejoejoe")
     given = Device().provision(server, secret_for(joe, "aardvark"))
     assert given.status == 200, given.data
