@@ -101,8 +101,9 @@ def set_window(path: Path, window: str) -> None:
     line = f"window = {json.dumps(window)}"
     lines = path.read_text().splitlines()
     own = next((number for number, text in enumerate(lines) if text.lstrip().startswith("[")), len(lines))
-    kept = [text for text in lines[:own] if not _WINDOW_LINE.match(text)]
-    content = "\n".join([*kept, line, *lines[own:]]) + "\n"
+    there = next((number for number, text in enumerate(lines[:own]) if _WINDOW_LINE.match(text)), None)
+    made = [line, *lines] if there is None else [*lines[:there], line, *lines[there + 1:]]
+    content = "\n".join(made) + "\n"
     before, after = tomllib.loads("\n".join(lines)), tomllib.loads(content)
     if after != {**before, "window": window}:
         raise SystemSetup(f"cannot set the window in {path}: it is not on a line of its own; write it by hand")

@@ -90,6 +90,9 @@ def test_the_window_is_written_into_the_settings_and_nothing_else_changes(tmp_pa
     assert "01:00" in release.read_text(), "a release stays what was signed"
     settings.set_window(toml, "")
     assert settings.load(toml).window == ""
+    toml.write_text("# >>> from the server\nproduct = 'router'\nsources = ['/a']\n# <<<\n")
+    settings.set_window(toml, "02:00-05:00")
+    assert toml.read_text().startswith('window = "02:00-05:00"\n# >>> from the server\n'), "not between its marks"
     with pytest.raises(FussyError, match="cannot set the window: 'at night' is no window"):
         settings.set_window(toml, "at night")
     toml.write_text("product = 'router'\nsources = [\n['x'][0]\n]\n")

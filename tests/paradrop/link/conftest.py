@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from face import Router, served
+from firmwareplaces import place_firmware
 
 from paradrop.backend.pdfcd import accounts
-from paradrop.lib import settings
 
 
 @pytest.fixture
@@ -17,9 +17,3 @@ def face(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     place_firmware(home)
     with served() as found:
         yield found
-
-
-def place_firmware(home: Path) -> None:
-    """Put the firmware's keyring, settings and releases below HOME, where there is none yet."""
-    for name, place in (("TARGET", "firmware"), ("KEYRING", "fussy/keys"), ("SETTINGS", "fussy/update.toml")):
-        settings.addSetting(f"FIRMWARE_{name}", str(home / place))

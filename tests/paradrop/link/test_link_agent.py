@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import place_firmware
 from face import Router
+from firmwareplaces import place_firmware
 from registrystub import Authority, Hub, Link, identity, linking, proves
 
 from fussy import disk

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import place_firmware
 from cryptography import x509
 from face import PASSWORD, Router
+from firmwareplaces import place_firmware
 from registrystub import SECRET, Authority, Registry, answering
 
 from fussy import keys

@@ -10,9 +10,9 @@ kill or a loss of power in the middle is no harm: the file is still there, and e
 
 What is deleted: all in CONFIG_HOME_DIR (chutes with their data, accounts, identity, snapshots, logs) and in
 UCI_CONFIG_DIR, what of the runtime the settings put elsewhere, hold and postponement of updates; and the containers,
-images and networks of all chutes, by the update journal, which waits for the Docker engine. Releases, failsafe, keyring
-and the updater's settings stay, since without them nothing could be upgraded, as do links to files of the release, and
-what a release itself wants kept (``.fussy/persistent``).
+images and networks of all chutes, by the update journal, which waits for the Docker engine. Releases and failsafe stay,
+as do keyring and the updater's settings but for what provisioning wrote into them, since without them nothing could be
+upgraded; and links to files of the release, and what a release itself wants kept (``.fussy/persistent``).
 """
 
 import logging
@@ -25,6 +25,7 @@ import msgspec
 from fussy import disk
 from fussy.updating import record
 from paradrop.backend.fc import journal
+from paradrop.backend.link import provisioning
 from paradrop.image import kept
 from paradrop.lib import firmware, settings
 from paradrop.lib.config.dockerconfig import retired
@@ -81,6 +82,10 @@ def finish() -> bool:
     except msgspec.MsgspecError as error:
         raise ParadropError(f"cannot finish the factory reset: {marker()} is damaged ({error}); write "
                             '{"chutes": []} into it to reset, or delete it to go on without') from error
+    try:
+        provisioning.forget()  # also takes back what it wrote into the updater's settings and keyring
+    except ParadropError as error:
+        log.warning("%s; the identity goes all the same", error.message)
     try:
         for path in _doomed(decision.chutes):
             kept.remove(path)

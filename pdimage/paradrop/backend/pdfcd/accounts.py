@@ -13,6 +13,7 @@ A token is 256 random bits, so a plain digest of it is safe to store; a password
 Roles: a *viewer* reads, an *operator* also changes chutes, an *admin* also the router and the accounts.
 """
 
+import ctypes
 import hashlib
 import hmac
 import logging
@@ -34,8 +35,11 @@ log = logging.getLogger(__name__)
 ROLES = ("viewer", "operator", "admin")
 TOKENS_PER_USER = 20
 SCRYPT_COST = 1 << 14
+_M_MMAP_THRESHOLD = -3  # malloc.h
 USER_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")
 PASSWORD_LENGTH = (8, 200)
+SESSION = "page of "
+"""Begins the label of a session's token (paradrop.backend.pages.sessions); the rest is the browser's address."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Accounts(PDStorage):
         super().__init__(str(_private(settings.CONFIG_HOME_DIR) / "accounts.json"), None, 0)
         self._lock = threading.Lock()
         self._scrypt = threading.Lock()  # one at a time: each takes 16 MiB
+        _give_big_blocks_back()
         self._users: dict[str, User] = {}
         self._tokens: dict[str, Token] = {}
         self.version = 0
@@ -123,6 +128,25 @@ class Accounts(PDStorage):
         Raises:
             ParadropError: the name or the password is no good, or nobody would be left to administer.
         """
+        user = self._user(name, password, role)
+        with self._lock:
+            self._put({**self._users, name: user}, self._tokens_without(name))
+        log.info("the user %s has a new password and the role %s", name, role)
+
+    def set_first_user(self, name: str, password: str) -> None:
+        """Make the first user, an administrator. Of several that come at once, one does.
+
+        Raises:
+            ParadropError: the name or the password is no good, or there is a user.
+        """
+        user = self._user(name, password, "admin")
+        with self._lock:
+            if self._users:
+                raise ParadropError("cannot make the first user: there is one")
+            self._put({name: user}, {})
+        log.info("the first user is %s", name)
+
+    def _user(self, name: str, password: str, role: str) -> User:
         shortest, longest = PASSWORD_LENGTH
         if not USER_NAME.fullmatch(name):
             raise ParadropError(f"cannot make the user {name!r}: a name is 1 to 32 of a-z, 0-9, _ . -, a letter first")
@@ -131,10 +155,7 @@ class Accounts(PDStorage):
         if role not in ROLES:
             raise ParadropError(f"cannot give the role {role!r}: there are {', '.join(ROLES)}")
         salt = secrets.token_bytes(16)
-        user = User(role, salt.hex(), self._digest(password, salt).hex())
-        with self._lock:
-            self._put({**self._users, name: user}, self._tokens_without(name))
-        log.info("the user %s has a new password and the role %s", name, role)
+        return User(role, salt.hex(), self._digest(password, salt).hex())
 
     def delete_user(self, name: str) -> None:
         """Forget a user and his tokens.
@@ -183,9 +204,12 @@ class Accounts(PDStorage):
             self._put(self._users, {key: token for key, token in self._tokens.items() if key != number})
         return True
 
-    def check_token(self, text: str) -> Identity | None:
-        """Return whose token this is, None if it is nobody's or has expired."""
-        if hmac.compare_digest(text.encode(errors="replace"), self._local.encode()):
+    def check_token(self, text: str, browser: str | None = None) -> Identity | None:
+        """Return whose token this is, None if it is nobody's or has expired.
+
+        A session of a page is good at pages only, from the address ``browser`` where it was begun; others are not.
+        """
+        if browser is None and hmac.compare_digest(text.encode(errors="replace"), self._local.encode()):
             return Identity("root", "admin")
         number, _, secret = text.partition(".")
         token = self._tokens.get(number)
@@ -193,6 +217,8 @@ class Accounts(PDStorage):
         if token is None or not hmac.compare_digest(digest, token.hash):
             return None
         if token.expires is not None and token.expires < time.time():
+            return None
+        if token.label != SESSION + browser if browser is not None else token.label.startswith(SESSION):
             return None
         return Identity(token.user, token.role, number)
 
@@ -222,6 +248,12 @@ class Accounts(PDStorage):
             self.setAttr(before)
             raise
         self.version += users != before[0]
+
+
+def _give_big_blocks_back() -> None:
+    """Have glibc return what scrypt has used to the system: after the first time it would keep it for good."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _private(home: str) -> Path:

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 import fussy
+from paradrop.backend import pages
 from paradrop.backend.link.streams import SCOPE
 from paradrop.backend.pdfcd import apiinternal, opaccounts, opchanges, opchutes, opidentity, oprouter, problems, upload
 from paradrop.backend.pdfcd.access import CHALLENGE, asked_for_another_host, from_a_foreign_page, may_use_v1
@@ -57,7 +58,7 @@ def make_app(rest: ParadropAPIServer) -> Starlette:
     routes = [Route(path, _modern(rest, methods), methods=METHODS) for path, methods in by_path.items()]
     routes.append(Route("/internal", _internal(rest), methods=["POST"]))
     routes.append(Route("/v1/{rest:path}", _documented(rest), methods=METHODS))
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+    return Starlette(routes=[*routes, *pages.routes(rest)], exception_handlers={HTTPException: _http_error})
 
 
 def _answering(handle: Handler) -> Handler:
