@@ -51,13 +51,23 @@ class Done:
     said: str
 
 
+def run(command: Command) -> int:
+    """Run ``fussy COMMAND``, or a function, undisturbed; return its exit code."""
+    with open(os.devnull, "w") as output:
+        child = os.fork()
+        if not child:
+            _run(command, output)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def trace(command: Command, *options: str) -> Done:
     """Run ``fussy COMMAND``, or a function, under strace with OPTIONS."""
     with tempfile.TemporaryFile("w+") as output:
         child = os.fork()
         if not child:
+            os.kill(os.getpid(), signal.SIGSTOP)  # until strace watches it
             _run(command, output)
-        os.waitpid(child, os.WUNTRACED)  # it stops itself until strace watches it
+        os.waitpid(child, os.WUNTRACED)
         with subprocess.Popen(["strace", "-qq", "-y", "-s", "0", *options, "-p", str(child)],
                               stdin=subprocess.DEVNULL, stdout=output, stderr=output) as strace:
             while strace.poll() is None and not _watched(child):
@@ -79,7 +89,6 @@ def _run(command: Command, output: IO[str]) -> NoReturn:
         sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), *(  # noqa: SIM115
             open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
         signal.alarm(TIME_LIMIT)
-        os.kill(os.getpid(), signal.SIGSTOP)
         if callable(command):
             command()
             code = 0

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from fussy import state, verify
 from fussy.target import Target, find
-from tests.crash.killing import copy, kill_at, points
+from tests.crash.killing import copy, kill_at, points, run
 from tests.fussy.conftest import Keys
 from tests.fussy.firmware import Firmware
 
@@ -91,12 +89,6 @@ def complete(target: Target) -> str:
     assert current is not None, f"current leads nowhere: {os.readlink(target.current)}"
     assert verify.damage(current) == []
     return current.name
-
-
-def run(command: list[str]) -> int:
-    done = subprocess.run([sys.executable, "-m", "fussy", *command], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=120)
-    return done.returncode
 
 
 @pytest.mark.parametrize("name", SCENES)
