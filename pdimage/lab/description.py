@@ -110,6 +110,7 @@ def _domain(fields: Fields, directory: Path, conf: dict[str, Any]) -> dict[str, 
     _put(domain, "disks", disks)
     _put(domain, "artifacts", list(fields.texts("artifacts", _PLACE)))
     _put(domain, "groups", list(fields.texts("groups", _NAME)))
+    _put(domain, "ports", list(fields.texts("ports", _NAME)))
     _put(domain, "metadata", fields.get("metadata"))
     files = fields.fields("files")
     _put(domain, "files", {name: str((directory / files.required(name)).resolve()) for name in files.names()})

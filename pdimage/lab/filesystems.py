@@ -31,7 +31,7 @@ class FileSystem:
     megabytes: int
     make: tuple[str, ...]
     checks: tuple[tuple[str, ...], ...] = ()
-    options: str = "loop"
+    options: str = "defaults"
     overlay: bool = False
 
     def missing(self) -> str:
@@ -52,11 +52,11 @@ _E2FSCK = (("e2fsck", "-p"), ("e2fsck", "-y"))
 _SUPER_RECOVER = (("btrfs", "rescue", "super-recover", "-y"),)
 # A commit each second gives more moments at which something is half done than the usual five or thirty.
 FILESYSTEMS = {each.name: each for each in (
-    FileSystem("ext4", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1"),
+    FileSystem("ext4", "ext4", 64, _EXT4, _E2FSCK, "commit=1"),
     FileSystem("xfs", "xfs", 300, ("mkfs.xfs", "-q", "-K")),
-    FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q", "-K"), _SUPER_RECOVER, "loop,commit=1"),
+    FileSystem("btrfs", "btrfs", 128, ("mkfs.btrfs", "-q", "-K"), _SUPER_RECOVER, "commit=1"),
     FileSystem("f2fs", "f2fs", 64, ("mkfs.f2fs", "-q"), (("fsck.f2fs", "-a"),)),
-    FileSystem("overlay", "ext4", 64, _EXT4, _E2FSCK, "loop,commit=1", overlay=True),
+    FileSystem("overlay", "ext4", 64, _EXT4, _E2FSCK, "commit=1", overlay=True),
 )}
 
 
@@ -90,7 +90,8 @@ def mounted(kind: FileSystem, source: Path, place: Path) -> Iterator[Path]:
     """
     disk, merged = place / "disk", place / "merged"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_mount(["-t", kind.kernel, "-o", kind.options, str(source)], disk))
+        options = kind.options if source.is_block_device() else f"loop,{kind.options}"
+        stack.enter_context(_mount(["-t", kind.kernel, "-o", options, str(source)], disk))
         if not kind.overlay:
             yield disk
             return
@@ -98,8 +99,8 @@ def mounted(kind: FileSystem, source: Path, place: Path) -> Iterator[Path]:
         for directory in (lower, upper, work):
             with contextlib.suppress(FileExistsError):
                 directory.mkdir()
-        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        stack.enter_context(_mount(["-t", "overlay", "-o", options, "lab"], merged))
+        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        stack.enter_context(_mount(["-t", "overlay", "-o", layers, "lab"], merged))
         yield merged
 
 

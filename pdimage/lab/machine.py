@@ -192,7 +192,8 @@ class VM:
         return Hardware(
             self.name(), kernel=Path(spec["kernel"]), initrd=Path(spec["initrd"]), init=spec["init"],
             accel=self._env.accel(), memory=spec["memory"], vcpu=spec["vcpu"], drives=drives, cards=cards,
-            watchdog=spec["watchdog"], incoming=memory, console_log=self.console.path, append=spec.get("append", ""))
+            ports=tuple(spec.get("ports", ())), watchdog=spec["watchdog"], incoming=memory,
+            console_log=self.console.path, append=spec.get("append", ""))
 
     def _tap(self, number: int) -> str:
         """Return the name of a tap device; the machine's place in the environment keeps it short."""

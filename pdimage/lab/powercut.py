@@ -15,6 +15,7 @@ from pdimage.errors import PartFailed
 from pdimage.lab import filesystems
 from pdimage.lab.rig import Rig
 from pdimage.lab.scenes import SCENES
+from pdimage.lab.stages import STAGES
 from pdimage.lab.volatile import Disk, copy_file
 from pdimage.lab.writelog import POLICIES, Policy
 
@@ -24,18 +25,23 @@ _BOOT_WRITES = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """Power is cut at the AT-th write of a scene, or when it has ended; AGAIN: at which write of the boot once more."""
+    """Power is cut at the AT-th write of a scene, or of its STAGE, or when it has ended.
+
+    AGAIN: at which write of the boot once more.
+    """
 
     scene: str
     at: int
     policy: Policy
     seed: int
     again: int = 0
+    stage: str = ""
 
     def words(self) -> str:
         """Return it as options of ``pdimage lab powercut``."""
         again = f" --again {self.again}" if self.again else ""
-        return f"--scene {self.scene} --at {self.at} --policy {self.policy} --seed {self.seed}{again}"
+        stage = f" --stage {self.stage}" if self.stage else ""
+        return f"--scene {self.scene}{stage} --at {self.at} --policy {self.policy} --seed {self.seed}{again}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,13 @@ def drawn(seed: int, lengths: Mapping[str, int]) -> Plan:
     at = chance.randint(1, round(lengths[scene] * 1.1))
     again = chance.randint(1, _BOOT_WRITES) if chance.random() < 0.3 else 0
     return Plan(scene, at, chance.choice(POLICIES), seed, again)
+
+
+def planned(seed: int, scenes: Iterable[str]) -> list[Plan]:
+    """Return plans that cut at the first and the third write of each stage of SCENES; policies take turns from SEED."""
+    moments = [(scene, stage, at) for scene in scenes for stage in STAGES[scene] for at in (1, 3)]
+    return [Plan(scene, at, POLICIES[number % len(POLICIES)], number, stage=stage)
+            for number, (scene, stage, at) in enumerate(moments, seed)]
 
 
 def lengths(rig: Rig, names: Iterable[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@ import functools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from fussy.commands import command
 from fussy.errors import FussyError
 
 _FILESYSTEMS = ("ext4", "xfs", "btrfs", "f2fs", "overlay")
-_SCENES = ("clean", "confirm", "failsafe", "fallback", "first", "install", "reject", "rollback", "trial")
+_SCENES = ("clean", "confirm", "failsafe", "fallback", "first", "first-failsafe", "install", "reject", "rollback",
+           "swap", "trial")
 _POLICIES = ("none", "all", "prefix", "subset", "torn")
 _LINGER = 2.5
 
@@ -24,28 +25,35 @@ _scene = click.option("--scene", "scenes", multiple=True, type=click.Choice(_SCE
                       help="What is going on when the power is cut (repeatable).  [default: all]")
 _without_sync = click.option("--without-sync", is_flag=True, help="Turn each sync of the commands into nothing: this "
                              "must fail, otherwise the test proves nothing.")
+_without = click.option("--without", default="", metavar="POINT,…",
+                        help="Leave out single syncs of fussy, such as swap_link:directory (see powercut.rst).")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Print a line for each one that went well, too.")
 
 
 def _verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a verb of a function; it runs in namespaces of its own, which end with the command, even when killed."""
+    """Make a verb of a function; it runs in namespaces of its own, which end with the command, even when killed.
+
+    Virtual routers have such namespaces anyway.
+    """
 
     def made(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def called(**arguments: Any) -> None:
-            from pdimage.lab import private
+            from pdimage.lab import private, unsynced
 
-            if private.inside():
+            if not set(arguments["without"].split(",")) <= {"", *unsynced.POINTS}:
+                raise click.UsageError(f"--without: the points are {', '.join(unsynced.POINTS)}")
+            if private.inside() or arguments.get("router"):
                 function(**arguments)
             elif code := private.run([sys.executable, "-m", "pdimage", *sys.argv[1:]]):
                 raise click.exceptions.Exit(code)
 
-        return command(name)(_filesystem(_scene(_without_sync(_verbose(called)))))
+        return command(name)(_filesystem(_scene(_without_sync(_without(_verbose(called))))))
 
     return made
 
 
-def _rigs(names: tuple[str, ...], without_sync: bool) -> Iterator[Any]:
+def _rigs(names: tuple[str, ...], without_sync: bool, without: str) -> Iterator[Any]:
     """Yield a rig for each file system; say which are left out."""
     from pdimage.lab import private
     from pdimage.lab.filesystems import FILESYSTEMS
@@ -55,7 +63,7 @@ def _rigs(names: tuple[str, ...], without_sync: bool) -> Iterator[Any]:
         if missing := FILESYSTEMS[name].missing():
             click.echo(f"{name}: skipped: {missing}")
             continue
-        yield Rig(FILESYSTEMS[name], private.PLACE / name, WITHOUT_SYNC if without_sync else None)
+        yield Rig(FILESYSTEMS[name], private.PLACE / name, WITHOUT_SYNC if without_sync else None, without)
 
 
 def _judge(bad: int, count: int, what: str) -> None:
@@ -69,40 +77,86 @@ def _judge(bad: int, count: int, what: str) -> None:
 @click.option("--at", type=int, help="Cut at this write, once, instead of what the seed says.")
 @click.option("--policy", type=click.Choice(_POLICIES), help="Which unflushed writes survive that.")
 @click.option("--again", default=0, help="Cut once more, at this write of the boot that follows.")
+@click.option("-R", "--router", is_flag=True, help="Let a virtual router do it, on the kernel that it boots.")
+@click.option("--stage", default="", help="Count --at from the beginning of this stage of the scene (with --router).")
+@click.option("--planned", is_flag=True, help="Cut in every stage of the scenes instead (with --router).")
 @click.option("-k", "--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIRECTORY",
-              help="Keep the disks that something is wrong with.")
+              help="Keep the disks that something is wrong with (not with --router).")
 def powercut_command(
-    names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, verbose: bool, cuts: int, seed: int,
-    at: int | None, policy: Any, again: int, keep: Path | None,
+    names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, without: str, verbose: bool, cuts: int,
+    seed: int, at: int | None, policy: Any, again: int, router: bool, stage: str, planned: bool, keep: Path | None,
 ) -> None:
     """Cut the power of a disk in the middle of upgrades, boot, and look whether the router is well.
 
-    It runs on this machine's kernel, as root; nothing stays on it.
+    It runs on this machine's kernel, as root, or with --router on that of a virtual router; nothing stays on it.
     """
     from pdimage.lab import powercut
+    from pdimage.lab.stages import STAGES
 
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
     if at and (len(scenes) != 1 or not policy):
         raise click.UsageError("--at goes with one --scene and a --policy")
+    if ((stage or planned) and not router) or (router and (without_sync or keep)):
+        raise click.UsageError("--stage and --planned go with --router, --without-sync and --keep do not")
+    if stage and (not at or stage not in STAGES[scenes[0]]):
+        raise click.UsageError(f"--stage goes with --at and one --scene, which has the stages "
+                               f"{', '.join(STAGES[scenes[0]]) if len(scenes) == 1 else 'that it has'}")
+
+    def plans(lengths: Callable[[Iterable[str]], Mapping[str, int]]) -> list[Any]:
+        if at:
+            return [powercut.Plan(scenes[0], at, policy, seed, again, stage)]
+        if planned:
+            return powercut.planned(seed, scenes or _SCENES)
+        writes = lengths(scenes or _SCENES)
+        return [powercut.drawn(number, writes) for number in range(seed, seed + cuts)]
+
     bad = count = 0
-    for rig in _rigs(names, without_sync):
-        lengths = {} if at else powercut.lengths(rig, scenes or _SCENES)
-        plans = [powercut.Plan(scenes[0], at, policy, seed, again)] if at else [
-            powercut.drawn(number, lengths) for number in range(seed, seed + cuts)]
-        begun = time.monotonic()
-        seen: Counter[str] = Counter()
-        for plan in plans:
-            outcome = powercut.cut(rig, plan, keep)
-            seen.update(done=int(outcome.done), repaired=int(outcome.repaired), bad=int(bool(outcome.problems)))
-            if verbose or outcome.problems:
-                click.echo(f"{rig.kind.name}: {'; '.join(outcome.problems) or 'well'}: "
-                           f"pdimage lab powercut -f {rig.kind.name} {plan.words()}")
-        bad, count = bad + seen["bad"], count + len(plans)
-        click.echo(f"{rig.kind.name}: {len(plans)} cuts, seeds {plans[0].seed} to {plans[-1].seed}: "
-                   f"{seen['bad']} not well, {seen['done']} after the end, {seen['repaired']} repaired at boot; "
-                   f"{(time.monotonic() - begun) / len(plans):.2f} s each")
+    on_a_rig = functools.partial(_on_a_rig, without_sync=without_sync, keep=keep)
+    for name, outcomes in (_on_a_router if router else on_a_rig)(names, without, plans):
+        wrong, number = _report(name, outcomes, verbose, " --router" if router else "")
+        bad, count = bad + wrong, count + number
     _judge(bad, count, "power cuts")
+
+
+# Makes plans, given what tells how many writes scenes take.
+Plans = Callable[[Callable[[Iterable[str]], Mapping[str, int]]], list[Any]]
+
+
+def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, without_sync: bool,
+              keep: Path | None) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Yield each file system with the outcomes of its cuts, on this machine's kernel."""
+    from pdimage.lab import powercut
+
+    for rig in _rigs(names, without_sync, without):
+        yield rig.kind.name, (powercut.cut(rig, plan, keep) for plan in plans(functools.partial(powercut.lengths, rig)))
+
+
+def _on_a_router(names: tuple[str, ...], without: str, plans: Plans) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Yield the same, on a virtual router."""
+    from pdimage.lab import machinecuts
+
+    with machinecuts.Machine(without) as machine:
+        for name in _FILESYSTEMS if "all" in names else names:
+            machine.kind = name
+            yield name, machinecuts.cuts(machine, plans(machine.lengths))
+
+
+def _report(name: str, outcomes: Iterable[Any], verbose: bool, router: str) -> tuple[int, int]:
+    """Print a line for each outcome that is not well, and one for all; return how many were not, and how many cuts."""
+    seen: Counter[str] = Counter()
+    seeds: list[int] = []
+    begun = time.monotonic()
+    for outcome in outcomes:
+        seeds.append(outcome.plan.seed)
+        seen.update(done=int(outcome.done), repaired=int(outcome.repaired), bad=int(bool(outcome.problems)))
+        if verbose or outcome.problems:
+            click.echo(f"{name}: {'; '.join(outcome.problems) or 'well'}: "
+                       f"pdimage lab powercut{router} -f {name} {outcome.plan.words()}")
+    click.echo(f"{name}: {len(seeds)} cuts, seeds {seeds[0]} to {seeds[-1]}: "
+               f"{seen['bad']} not well, {seen['done']} after the end, {seen['repaired']} repaired at boot; "
+               f"{(time.monotonic() - begun) / len(seeds):.2f} s each")
+    return seen["bad"], len(seeds)
 
 
 @_verb("crash-states")
@@ -111,8 +165,8 @@ def powercut_command(
 @click.option("-r", "--recording", type=click.Path(path_type=Path, file_okay=False), metavar="DIRECTORY",
               help="Replay the recordings in there; those that are missing are made.")
 def crash_states_command(
-    names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, verbose: bool, seed: int, samples: int,
-    recording: Path | None,
+    names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, without: str, verbose: bool, seed: int,
+    samples: int, recording: Path | None,
 ) -> None:
     """Write down what upgrades write, and boot from everything that a power cut can leave of that.
 
@@ -122,7 +176,7 @@ def crash_states_command(
     from pdimage.lab.scenes import SCENES
 
     bad = count = 0
-    for rig in _rigs(names, without_sync):
+    for rig in _rigs(names, without_sync, without):
         for name in scenes or _SCENES:
             place = (recording or rig.place) / f"{rig.kind.name}-{name}"
             if not place.exists():

@@ -24,7 +24,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Hardware:
-    """A machine as QEMU needs to know it. ``incoming``: a file with the memory of a running machine to go on from."""
+    """A machine as QEMU needs to know it. ``incoming``: a file with the memory of a running machine to go on from.
+
+    ``ports``: names of lines (virtio-serial) between a program in it and one of the host, at the socket NAME.PORT.
+    """
 
     name: str
     kernel: Path
@@ -35,6 +38,7 @@ class Hardware:
     vcpu: int = 2
     drives: tuple[Drive, ...] = ()
     cards: tuple[Card, ...] = ()
+    ports: tuple[str, ...] = ()
     watchdog: bool = False
     incoming: Path | None = None
     console_log: Path | None = None
@@ -64,6 +68,9 @@ def _words(hardware: Hardware) -> Iterator[str]:
     yield from ("-device", "virtio-serial-pci", "-device", "virtio-rng-pci")
     yield from ("-chardev", f"socket,id=agent,path={name}.agent,server=on,wait=off")
     yield from ("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0")
+    for port in hardware.ports:
+        yield from ("-chardev", f"socket,id=port-{port},path={name}.{port},server=on,wait=off")
+        yield from ("-device", f"virtserialport,chardev=port-{port},name={port}")
     log = f",logfile={escaped(str(hardware.console_log))},logappend=on" if hardware.console_log else ""
     yield from ("-chardev", f"socket,id=console,path={name}.console,server=on,wait=off{log}")
     yield from ("-serial", "chardev:console")

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fussy.target import Target
 from pdimage.errors import PartFailed
-from pdimage.lab import filesystems, scenes
+from pdimage.lab import booting, filesystems, unsynced
 from pdimage.lab.filesystems import FileSystem
 from pdimage.lab.scenes import Scene, Workshop
 from pdimage.lab.volatile import Disk, copy_file
@@ -22,12 +22,14 @@ _SECONDS = 120.0
 class Rig:
     """A workshop, and disks on which each scene can begin, for one kind of file system; all below PLACE, made for it.
 
-    ENVIRONMENT is added to that of the commands that run on a disk which can lose power.
+    ENVIRONMENT is added to that of the commands that run on a disk which can lose power; they leave out the syncs
+    WITHOUT (see :mod:`pdimage.lab.unsynced`).
     """
 
-    def __init__(self, kind: FileSystem, place: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, kind: FileSystem, place: Path, environment: Mapping[str, str] | None = None,
+                 without: str = "") -> None:
         self.kind, self.place = kind, place
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, **(environment or {}), unsynced.WITHOUT: without}
         self._golden: dict[tuple[tuple[str, ...], ...], Path] = {}
         (place / "workshop").mkdir(parents=True)
         self.workshop = Workshop(place / "workshop")
@@ -47,11 +49,9 @@ class Rig:
             self._golden[scene.before] = image
         return self._golden[scene.before]
 
-    @contextmanager
-    def target(self, source: Path) -> Iterator[Target]:
+    def target(self, source: Path) -> AbstractContextManager[Target]:
         """Mount SOURCE and have the target that is on it."""
-        with filesystems.mounted(self.kind, source, self.place) as directory:
-            yield Target(directory / "opt")
+        return booting.target(self.kind, source, self.place)
 
     def run(self, disk: Disk, words: tuple[str, ...], code: int, then: Callable[[], object]) -> bool:
         """Run a fussy command on DISK until it ends with CODE, call THEN at once, and unmount.
@@ -89,13 +89,5 @@ class Rig:
         return False
 
     def boot(self, image: Path, scene: Scene, done: bool) -> tuple[bool, list[str]]:
-        """Boot from IMAGE; return whether the file system had to be repaired, and what is wrong."""
-        try:
-            repaired = filesystems.check(self.kind, image)
-            with self.target(image) as target:
-                if not target.root.exists():
-                    return repaired, [] if "" in scene.settled and not done else ["the target is gone"]
-                found = [*scenes.broken(target, scene), *scenes.recover(target), *scenes.unsettled(target, scene, done)]
-                return repaired, list(dict.fromkeys(found))
-        except PartFailed as error:
-            return False, [str(error)]
+        """Boot from IMAGE (see :func:`pdimage.lab.booting.boot`)."""
+        return booting.boot(self.kind, image, self.place, scene, done)

@@ -20,6 +20,10 @@ from pdimage.errors import PartFailed
 
 _WELL = "#!/bin/sh\nexit 0\n"
 _FAILS_UNLESS_BACK = "#!/bin/sh\n[ \"$2\" = True ]\n"
+# What runs a command: fussy, with single syncs left out if that is asked for.
+RUNNER = "pdimage.lab.unsynced"
+# Instead of a verb: the documented function of that name, alone.
+SWAP = "swap_link"
 _BASE = (("install", "fw-1"), ("install", "fw-2"), ("install", "fw-3"), ("failsafe",))
 
 
@@ -28,7 +32,7 @@ class Scene:
     """What is done before, and COMMAND, which ends with CODE; words that name a release stand for its bundle.
 
     Releases that may be current ("" for none): DURING it, after a boot (SETTLED), and once it has ended (DONE).
-    ON_TRIAL: the release that is on trial when it has ended; GONE: what is not there any more then.
+    ON_TRIAL: the release that is on trial when it has ended; GONE, THERE: what is not there any more then, and what is.
     """
 
     command: tuple[str, ...]
@@ -39,6 +43,7 @@ class Scene:
     code: int = 0
     on_trial: str = ""
     gone: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
 
 
 def _names(text: str) -> frozenset[str]:
@@ -52,7 +57,10 @@ SCENES = {
     "fallback": Scene(("install", "fw-5"), _names("fw-3 fw-5"), _names("fw-3"), "fw-3", code=3),
     "rollback": Scene(("rollback",), _names("fw-3 fw-2"), _names("fw-3 fw-2"), "fw-2"),
     "clean": Scene(("clean",), _names("fw-3"), _names("fw-3"), "fw-3", gone=("fw-1",)),
-    "failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3"),
+    "first-failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", before=_BASE[:3],
+                            there=("failsafe",)),
+    "failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", there=("failsafe",)),
+    "swap": Scene((SWAP, "fw-2"), _names("fw-3 fw-2"), _names("fw-3 fw-2"), "fw-2"),
     "trial": Scene(("install", "fw-6"), _names("fw-3 fw-6"), _names("fw-3 fw-6"), "fw-6", on_trial="fw-6"),
     "confirm": Scene(("confirm",), _names("fw-6"), _names("fw-6"), "fw-6", before=_TRIED),
     "reject": Scene(("reject",), _names("fw-3 fw-6"), _names("fw-3 fw-6"), "fw-3", before=_TRIED),
@@ -90,7 +98,9 @@ class Workshop:
 
     def argv(self, words: tuple[str, ...], target: Path) -> list[str]:
         """Return the command line of a fussy command on TARGET; words that name a release stand for its bundle."""
-        argv = [sys.executable, "-m", "fussy", *(str(self.bundles.get(word, word)) for word in words)]
+        if words[0] == SWAP:
+            return [sys.executable, "-m", RUNNER, SWAP, str(target / words[1]), str(target / "current")]
+        argv = [sys.executable, "-m", RUNNER, *(str(self.bundles.get(word, word)) for word in words)]
         argv += ["-t", str(target), "-l", str(self.place / "log")]
         return [*argv, "-k", str(self.keyring)] if words[0] == "install" else argv
 
@@ -160,6 +170,7 @@ def unsettled(target: Target, scene: Scene, done: bool) -> list[str]:
         found.append(f"on trial is {now.trial and now.trial.release}, not {scene.on_trial or 'nothing'}")
     if done:
         found += [f"acknowledged, but {name} is there again" for name in scene.gone if target.release(name).exists()]
+        found += [f"acknowledged, but {name} is gone" for name in scene.there if not target.release(name).exists()]
     found += [f"{directory.name} is not empty" for directory in (target.staging, target.trash)
               if directory.is_dir() and os.listdir(directory)]
     return found
