@@ -8,9 +8,9 @@ import contextlib
 import functools
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,8 @@ LEFT, NEXT = Path("/dev/vdb"), Path("/dev/vdc")
 # Where disks are mounted.
 PLACE = Path("/mnt")
 _OUTPUT = Path("/run/attendant.output")
+# A child has everything loaded that its parent has.
+_FORKING = multiprocessing.get_context("fork")
 
 
 class Line:
@@ -81,30 +83,19 @@ class Attendant:
 
         Return its exit code and output.
         """
-        child = os.fork()
-        if not child:
-            self._command(words, scene, stage, without)
-        _, status = os.waitpid(child, 0)
-        return {"code": os.waitstatus_to_exitcode(status), "output": _OUTPUT.read_text()}
+        child = _FORKING.Process(target=self._command, args=(words, scene, stage, without))
+        child.start()
+        child.join()
+        return {"code": child.exitcode, "output": _OUTPUT.read_text()}
 
     def _command(self, words: Sequence[str], scene: str, stage: str, without: str) -> None:
         """Become that command."""
         with _OUTPUT.open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        code: Any = 1
-        try:
-            if stage:
-                self._stop_at(scene, stage)
-            unsynced.run(words, without)
-        except SystemExit as ended:
-            code = ended.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code if isinstance(code, int) else 1)
+        if stage:
+            self._stop_at(scene, stage)
+        unsynced.run(words, without)
 
     def _stop_at(self, scene: str, name: str) -> None:
         """Have the function with which a stage begins wait for a word of the host."""

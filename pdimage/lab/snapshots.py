@@ -7,6 +7,7 @@ takes a second and no boot. Disks that lie elsewhere (``nbd``) or are raw take n
 
 import contextlib
 import re
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,12 @@ def revert(vm: "VM", name: str) -> None:
         vm.power_on(memory)
         vm.monitor.load_memory(memory)
         vm.monitor.command("cont")
+    # its answer may take a second under emulation, and whoever goes on need not wait for it
+    threading.Thread(target=_set_time, args=[vm], daemon=True).start()
+
+
+def _set_time(vm: "VM") -> None:
+    with contextlib.suppress(FussyError):  # the machine may have been stopped already
         vm.agent.set_time()
 
 
