@@ -87,7 +87,7 @@ def _raw(descriptor: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed already counts
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
