@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -13,9 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fussy import keys
 from tests.registry.certificates import self_signed
-from tests.registry.conftest import SMALL, Person, register
+from tests.registry.conftest import AMPLE, SMALL, Person, register
 from tests.registry.devices import Device, secret_for
 from tests.server.conftest import Start
+from tests.server.parts import free_port
+from tests.server.serverprocess import Server, wait_until
 
 
 def test_a_device_gets_all_that_it_needs(start: Start, tmp_path: Path) -> None:
@@ -141,6 +144,48 @@ def test_requests_that_prove_nothing(joe: Person) -> None:
         assert (refused.status, said in refused.body["error"]) == (400, True), refused.body
     assert device.provision(joe.server, secret, machine="../../etc").status == 400
     assert device.provision(joe.server, secret).status == 200
+
+
+class Killable(Server):
+    """A server that is started again whenever it is killed."""
+
+    program = "tests.registry.killing"
+
+
+def test_a_server_that_is_killed_at_any_moment_has_done_all_or_nothing(
+    tmp_path: Path, store: dict[str, object],
+) -> None:
+    """Whenever it happens, the device asks again with the same secret and key, and is the router, once."""
+    server = Killable(tmp_path / "data", {**AMPLE, **store, "listen": f"127.0.0.1:{free_port()}"}).start()
+    try:
+        joe, done, moment = register(server, "joesmith"), [], 0
+        while True:
+            moment += 1
+            name, device = f"moment{moment}", Device()
+            secret = secret_for(joe, name)
+            (tmp_path / "kill-at").write_text(str(moment))
+            try:
+                assert device.provision(server, secret).status == 200
+                break
+            except urllib3.exceptions.HTTPError:
+                wait_until(lambda: answers(server))
+            before = joe.get(f"/routers/{name}").body["provisioned"]
+            done.append(before is not None)
+            found = device.provision(server, secret)
+            assert (found.status, found.body["pdid"]) == (200, f"pd.joesmith.{name}")
+            if before is not None:
+                assert joe.get(f"/routers/{name}").body["provisioned"] == before
+        assert done == [False] * (len(done) - 1) + [True]
+        assert len(done) >= 7
+    finally:
+        server.close()
+
+
+def answers(server: Server) -> bool:
+    try:
+        return server.get("/health/live").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 def pem(der: bytes) -> str:

@@ -94,6 +94,8 @@ class Answered:
 class Server:
     """A server, or a worker, with its directory. What it prints is in ``log``."""
 
+    program = "pdimage"
+
     def __init__(self, data: Path, settings: Mapping[str, object], verb: str = "serve") -> None:
         self.data = data
         self.log = data.parent / f"{verb}-{time.monotonic_ns()}.log"
@@ -110,7 +112,7 @@ class Server:
         with self.log.open("ab") as log:
             before = self.log.stat().st_size
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pdimage", self._verb, "-v", "-c", str(config), *arguments],
+                [sys.executable, "-m", self.program, self._verb, "-v", "-c", str(config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
