@@ -20,6 +20,7 @@ _PATTERNS: Mapping[str, str] = {
     "router": r"[A-Za-z0-9]{3,32}",
     "pdid": r"pd\.[A-Za-z0-9]{3,32}\.[A-Za-z0-9]{3,32}",
     "group": r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}",
+    "token": r"[0-9a-f]{16}",
     "file": r"[A-Za-z0-9_][A-Za-z0-9._+~@-]{0,199}",
 }
 _COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}

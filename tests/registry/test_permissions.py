@@ -7,7 +7,7 @@ import pytest
 
 from pdimage.server.registry.permissions import ACTIONS, ROLES, Action, Role
 from tests.registry.conftest import AMPLE, Person, administrator, register
-from tests.registry.fleets import put_files
+from tests.registry.fleets import put_file
 from tests.server.serverprocess import Server
 
 # What is asked for an action that concerns a thing of somebody: NAME is his account, NUMBER that of his roll-out.
@@ -53,7 +53,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     server = Server(tmp_path_factory.mktemp("registry") / "data", AMPLE).start("--no-worker")
-    boss, release = administrator(server), put_files(server, "firmware", "8", a__raucb=b"a")
+    boss, release = administrator(server), put_file(server, "8")
     numbers = {}
 
     def come(name: str) -> Person:

@@ -131,8 +131,8 @@ def test_schemathesis(idle: Server, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{idle.url}/openapi.json", "--checks",
          "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
-         "--max-examples", "10", "--phases", "coverage,fuzzing", "--seed", "1", "--generation-database", "none",
-         "--request-timeout", "20", "--workers", "2", "--no-color"],
+         "--exclude-path-regex", "^/registry/", "--max-examples", "10", "--phases", "coverage,fuzzing", "--seed", "1",
+         "--generation-database", "none", "--request-timeout", "20", "--workers", "2", "--no-color"],
         capture_output=True, text=True, timeout=400, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert "Traceback" not in idle.log.read_text()

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pdimage.server.http import answer, client_of, in_thread
+from pdimage.server.names import is_good
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.accounts import MOST_DAYS, Account, Token, check_name, check_password
 from pdimage.server.registry.audit import Who
@@ -135,7 +136,9 @@ class AccountsApi:
     async def end_token(self, request: Request) -> Response:
         """End a token of the account that asks."""
         caller = await self.registry.caller(request, "account.change")
-        if not await in_thread(self.accounts.end_token, caller.account, request.path_params["token"], caller.who):
+        token = request.path_params["token"]
+        if not is_good("token", token) or not await in_thread(
+                self.accounts.end_token, caller.account, token, caller.who):
             raise Refused(404, "this account has no such token (any more)")
         return answer(None, 204)
 
