@@ -229,6 +229,9 @@ def test_attributes_of_devices(joe: Person) -> None:
         assert device.ask("PUT", "/configData", body).status == 200
         assert joe.get("/fleet").body["routers"][0]["attributes"] == kept
     assert device.links() == {}
+    begin(joe, put_file(joe.server, "8.0"))
+    assert device.install()
+    assert set(device.links()) == {"configData", "installedBase"}  # it may be another one now
     wait_until(lambda: joe.get("/fleet").body["routers"][0]["seen"])
     standing = joe.get("/fleet").body["routers"][0]
     assert (standing["release"], standing["version"], standing["awake"]) == ("firmware-7", "7.1", False)

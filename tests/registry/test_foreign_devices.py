@@ -124,7 +124,7 @@ def test_rauc_hawkbit_updater(joe: Person) -> None:
         ask("POST", feedback, said("none", "proceeding", detail, action))
         assert "deploymentBase" in ask("GET", "")["_links"]
     ask("POST", feedback, said("success", "closed", "Software bundle installed successfully.", action))
-    assert set(ask("GET", "")["_links"]) == {"installedBase"}
+    assert set(ask("GET", "")["_links"]) == {"configData", "installedBase"}
     routers = joe.get(f"/rollouts/{number}/routers").body["routers"]
     assert (routers[0]["state"], routers[0]["reason"], len(routers[0]["messages"])) == (
         "done", "Software bundle installed successfully.", 5)

@@ -62,6 +62,7 @@ def upgrade() -> None:
         "devices",
         sa.Column("pdid", sa.String(80), primary_key=True),
         sa.Column("attributes", sa.Text, nullable=False, server_default=""),
+        sa.Column("told", sa.Float, nullable=False, server_default="0"),
         sa.Column("seen", sa.Float, nullable=False),
         sa.Column("address", sa.String(64), nullable=False, server_default=""))
 

@@ -33,7 +33,7 @@ _ENDS: Mapping[ActionEvent, ActionState] = {"succeed": "done", "fail": "failed",
 
 class Device(NamedTuple):
     """A device that asks. ``action`` is the open one, if there is one that it may know of; ``installed`` the last that
-    was done. ``token`` is the digest of its own token; ``is_known``: it told its attributes."""
+    was done. ``token`` is the digest of its own token; ``is_known``: it told its attributes, since that if it was."""
 
     pdid: str
     token: str
@@ -78,7 +78,7 @@ class Actions:
             return None
         shown = row.state == "cancelling" or _can_begin(row.state, row.rollout_state)
         return Device(row.pdid, row.update_token, row.action if shown else None, row.state if shown else None,
-                      row.installed, bool(row.attributes))
+                      row.installed, bool(row.attributes) and row.told >= (row.installed_at or 0))
 
     def deployment(self, pdid: str, number: int, *, begin: bool) -> Deployment:
         """Return what a device is to install; BEGIN: it fetches it now, so the action is under way. Without it, what
@@ -162,8 +162,8 @@ class Actions:
             if len(kept) > _ATTRIBUTES:
                 raise Refused(413, f"a device may have {_ATTRIBUTES} attributes")
             replace(connection, devices, {
-                "pdid": pdid, "attributes": msgspec.json.encode(kept).decode(), "seen": self.clock(),
-                "address": row.address if row else ""})
+                "pdid": pdid, "attributes": msgspec.json.encode(kept).decode(), "told": self.clock(),
+                "seen": self.clock(), "address": row.address if row else ""})
 
     def saw(self, pdid: str, address: str) -> None:
         """Note that a device asked; it is written down with others (:meth:`write_seen`), for many ask each second."""
@@ -210,11 +210,12 @@ def _write(connection: sa.Connection, row: Any, state: ActionState, lines: Seque
 
 def _device() -> sa.Select[Any]:
     last = actions.alias()
-    installed = select(sa.func.max(last.c.id)).where(
-        last.c.pdid == routers.c.pdid, last.c.state == "done").scalar_subquery()
+    installed, installed_at = (select(sa.func.max(what)).where(
+        last.c.pdid == routers.c.pdid, last.c.state == "done").scalar_subquery() for what in (last.c.id, last.c.ended))
     return select(
         routers.c.pdid, routers.c.update_token, actions.c.id.label("action"), actions.c.state,
-        rollouts.c.state.label("rollout_state"), installed.label("installed"), devices.c.attributes,
+        rollouts.c.state.label("rollout_state"), installed.label("installed"),
+        installed_at.label("installed_at"), devices.c.attributes, devices.c.told,
     ).outerjoin(actions, (actions.c.pdid == routers.c.pdid) & actions.c.ended.is_(None)).outerjoin(
         rollouts, rollouts.c.id == actions.c.rollout).outerjoin(devices, devices.c.pdid == routers.c.pdid).where(
             sa.func.lower(routers.c.pdid) == sa.bindparam("pdid"))

@@ -65,11 +65,12 @@ sa.Index("actions_counted", actions.c.rollout, actions.c.step, actions.c.state)
 sa.Index("actions_open", actions.c.pdid, unique=True, sqlite_where=actions.c.ended.is_(None),
          postgresql_where=actions.c.ended.is_(None))
 
-# What a device told by hawkBit's API: its attributes (JSON; empty: none yet), and when and from where it asked last.
+# What a device told by hawkBit's API: attributes (JSON; empty: none yet) and when; when and from where it asked last.
 devices = Table(
     "devices", metadata,
     Column("pdid", String(80), primary_key=True),
     Column("attributes", Text, nullable=False, server_default=""),
+    Column("told", Float, nullable=False, server_default="0"),
     Column("seen", Float, nullable=False),
     Column("address", String(64), nullable=False, server_default=""),
 )
