@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
 
 from fussy.frames import zstd
 
 
 @dataclass(frozen=True)
 class Job:
-    """A window of a new content, to be compared with a part of an old file; file names, offsets and lengths."""
+    """A window of a new content, to be compared with a part of an old file; file names, offsets and lengths.
+
+    ``kept``: a file that has the result, or gets it: where the same two contents are compared for several deltas.
+    """
 
     new: bytes | str
     start: int
@@ -16,6 +22,7 @@ class Job:
     old: bytes
     old_start: int
     old_size: int
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,17 @@ class Difference:
 
 def compare(job: Job) -> Difference:
     """Compare the two sides of a job; without an old side, or where it is smaller, the content goes whole."""
+    if not job.kept:
+        return _compared(job)
+    kept = Path(job.kept)
+    if kept.exists():
+        return msgspec.msgpack.decode(zstd.decompress(kept.read_bytes()), type=Difference)
+    found = _compared(job)
+    kept.write_bytes(zstd.compress(msgspec.msgpack.encode(found), 1))
+    return found
+
+
+def _compared(job: Job) -> Difference:
     new = _read(job.new, job.start, job.size)
     whole = Difference([(0, 0, len(new))], b"", new)
     if not job.old_size:

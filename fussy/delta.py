@@ -119,13 +119,17 @@ def number(value: int) -> bytes:
 
 @dataclass(frozen=True)
 class Content:
-    """A content that a delta has: its file and size, and the old file (by its number, 0: none) that it refers to."""
+    """A content that a delta has: its file and size, and the old file (by its number, 0: none) that it refers to.
+
+    ``kept``: the beginning of the names of files that keep how its windows differ, for further deltas; or "".
+    """
 
     file: bytes | str
     size: int
     base: int
     old: bytes
     old_size: int
+    kept: str = ""
 
     def jobs(self) -> Iterator[Job]:
         """Yield its windows."""
@@ -134,10 +138,10 @@ class Content:
             middle = start * self.old_size // self.size
             left = max(0, middle - _AROUND)
             right = min(self.old_size, middle + _WINDOW + _AROUND)
-            yield Job(self.file, start, size, self.old, left, right - left)
+            yield Job(self.file, start, size, self.old, left, right - left, self.kept and f"{self.kept}-{start}")
 
 
-def contents(base: Base, found: Sequence[tree.Found]) -> Iterator[Content]:
+def contents(base: Base, found: Sequence[tree.Found], kept: Path | None = None) -> Iterator[Content]:
     """Yield what the base does not have, in the order of the new manifest."""
     there = {entry.sha256 for entry in base.entries}
     choose = _Chooser(base, found)
@@ -150,7 +154,8 @@ def contents(base: Base, found: Sequence[tree.Found]) -> Iterator[Content]:
                 yield Content(item.file, entry.size, NO_BASE, b"", 0)
             else:
                 old = base.entries[index]
-                yield Content(item.file, entry.size, index + FIRST_ENTRY, base.root + b"/" + old.name, old.size)
+                yield Content(item.file, entry.size, index + FIRST_ENTRY, base.root + b"/" + old.name, old.size,
+                              f"{kept}/{entry.sha256}-{old.sha256}" if kept else "")
 
 
 class _Chooser:
@@ -246,11 +251,13 @@ def _compared(wanted: Sequence[Content]) -> Iterator[tuple[Content, Iterator[Dif
 
 
 def stream(
-    base: Base, name: str, described: bytes, found: Sequence[tree.Found], memory: int = patch.MEMORY
+    base: Base, name: str, described: bytes, found: Sequence[tree.Found], memory: int = patch.MEMORY,
+    kept: Path | None = None,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the delta from BASE to the tree FOUND, compressed, with the bytes of contents that are done with each part.
 
-    NAME is the name of the new release, DESCRIBED its manifest, MEMORY how many MiB a device may need to apply it.
+    NAME is the name of the new release, DESCRIBED its manifest, MEMORY how many MiB a device may need to apply it. KEPT
+    is a directory in which deltas to the same release from other bases find what they need not compare again.
 
     :raises SystemSetup: bsdiff4 is missing
     """
@@ -265,7 +272,7 @@ def stream(
                                               option.window_log: patch.window_log(memory)})
     head = json.dumps({"format": patch.FORMAT, "base": base.digest, "manifest": manifest.digest(described),
                        "size": len(described), "memory": memory}).encode() + b"\n"
-    wanted = list(contents(base, found))
+    wanted = list(contents(base, found, kept))
     there = manifest.total_size(item.entry for item in found) - sum(content.size for content in wanted)
     yield there, compressor.compress(_member(name, patch.HEAD, head))
     with tempfile.NamedTemporaryFile(prefix="fussy-manifest-") as file:

@@ -42,14 +42,18 @@ def found_in(release: Stored, described: manifest.Manifest) -> list[tree.Found]:
             for entry in described.entries]
 
 
-def make_delta(release: Stored, base: Stored, directory: Path, sealing: Sealing, memory: int) -> Path:
-    """Write the delta from BASE to RELEASE into DIRECTORY; devices may need MEMORY MiB to apply it."""
+def make_delta(release: Stored, base: Stored, directory: Path, sealing: Sealing, memory: int,
+               kept: Path | None = None) -> Path:
+    """Write the delta from BASE to RELEASE into DIRECTORY; devices may need MEMORY MiB to apply it.
+
+    KEPT: see :func:`fussy.delta.stream`.
+    """
     data, described = entries(release)
     old_data, old = entries(base)
     start = delta.Base(old_data, old.entries, os.fsencode(base.path))
     output = directory / f"{release.name}{delta.suffix(start)}"
     with sealed(output, sealing) as pipe:
-        for _, part in delta.stream(start, release.name, data, found_in(release, described), memory):
+        for _, part in delta.stream(start, release.name, data, found_in(release, described), memory, kept):
             pipe.write(part)
     return output
 

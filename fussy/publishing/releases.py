@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,10 +64,13 @@ def add(work: Work, product: str, bundle: Path, wish: Wish) -> list[TargetFile]:
     described = store.entries(release)[1]
     offer = offer_for(described, release.digest, wish.facts)
     made = [(f"{release.name}{full_suffix(bundle)}", copied(work, bundle), offer)]
-    for base in [one for one in store.stored(work.where, product) if one.digest != release.digest][:wish.deltas]:
-        file = packing.make_delta(release, base, work.where.staging, wish.sealing, wish.memory)
-        log.info("%s: %d bytes from %s", file.name, file.stat().st_size, base.name)
-        made.append((file.name, file, replaced(offer, kind="delta", base=base.digest, memory=wish.memory)))
+    bases = [one for one in store.stored(work.where, product) if one.digest != release.digest][:wish.deltas]
+    with tempfile.TemporaryDirectory(prefix="differences-", dir=work.where.staging) as kept:
+        for base in bases:
+            file = packing.make_delta(release, base, work.where.staging, wish.sealing, wish.memory,
+                                      Path(kept) if len(bases) > 1 else None)
+            log.info("%s: %d bytes from %s", file.name, file.stat().st_size, base.name)
+            made.append((file.name, file, replaced(offer, kind="delta", base=base.digest, memory=wish.memory)))
     if wish.parts:
         made += [(part.file.name, part.file, replaced(offer, kind="part", first=part.first, last=part.last))
                  for part in packing.make_parts(release, work.where.staging, wish.sealing)]

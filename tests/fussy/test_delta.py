@@ -248,11 +248,27 @@ def test_deltas_are_reproducible(firmware: Firmware, tmp_path: Path) -> None:
     assert raw(base, tree) == raw(base, tree)
 
 
-def raw(base: delta.Base, directory: Path) -> bytes:
+def test_deltas_from_several_bases_share_what_was_compared(firmware: Firmware, tmp_path: Path) -> None:
+    """What changed from all bases alike is compared once; the deltas are what they are without that."""
+    changed = {**OLD, "more": random.Random(3).randbytes(50_000)}
+    bases = [delta.base_release(firmware.install(firmware.pack(f"fw-{number}", old)))
+             for number, old in ((0, {**OLD, "bin/app": WORDS + b"0"}), (1, changed), (3, OLD))]
+    tree = firmware.tree("fw-2", {**NEW, "more": changed["more"] + b"more"})
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    counts = []
+    for base in bases:
+        assert raw(base, tree, kept) == raw(base, tree)
+        counts.append(len(list(kept.iterdir())))
+    assert counts[0] and counts[1] - counts[0] == 2, "the app from another one, and more"
+    assert counts[2] == counts[1], "nothing is left to be compared for the third"
+
+
+def raw(base: delta.Base, directory: Path, kept: Path | None = None) -> bytes:
     """Return what is sealed in a delta."""
     found = tree.scan(os.fsencode(directory))
     described = manifest.encode(pack.describe(directory.name, found, version=None, compatible=()))
-    return b"".join(part for _, part in delta.stream(base, directory.name, described, found))
+    return b"".join(part for _, part in delta.stream(base, directory.name, described, found, kept=kept))
 
 
 class Bench:

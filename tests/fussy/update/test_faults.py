@@ -183,7 +183,7 @@ def test_a_delta_that_turns_out_to_need_more_memory_is_followed_by_the_full_bund
     channel("add", "router", channel.tree(2, {"app": data}))
     router.update(expect="updated")
     make = packing.make_delta
-    monkeypatch.setattr(packing, "make_delta", lambda *arguments: make(*arguments[:-1], 9))
+    monkeypatch.setattr(packing, "make_delta", lambda *arguments: make(*arguments[:4], 9))
     channel("add", "router", channel.tree(3, {"app": data + b"3"}))
     assert "by a full bundle" in router.update(expect="updated").line
     assert [".from-" in path for path in server.requests if ".firmware-3" in path] == [True, False]
