@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fussy.errors import FussyError
+from pdimage.server import tables
 from pdimage.server.desk import Desk
 from pdimage.server.http import answer, answering, in_thread
 from pdimage.server.settings import Settings
@@ -150,4 +151,7 @@ class _Stored:
         counted = {name: (number, seconds) for name, number, seconds in self._desk.images.counted("total")}
         built, seconds = counted.get("images", (0, 0.0))
         yield CounterMetricFamily("pdimage_images_built", "Images that were built.", built)
+        with tables.reading(self._desk.engine) as connection:
+            awake = connection.scalar(sa.text("SELECT count(*) FROM routers WHERE connected = 1"))
+        yield GaugeMetricFamily("pdimage_links", "Routers that are awake: they have a link to a server.", awake)
         yield CounterMetricFamily("pdimage_build_seconds", "Seconds that building them took.", seconds)

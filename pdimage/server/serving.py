@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -39,6 +40,8 @@ from pdimage.server.worker import Worker
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+# What a process has open besides links and connections: databases, files that it sends, its store.
+_FILES = 200
 OWN_KEY = "Build server <build-server@localhost.invalid>"
 
 
@@ -78,6 +81,7 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
     """
     with ExitStack() as undo:
         _prepare(settings, work)
+        _raise_limit(settings)
         metrics.prepare(settings)
         listener = undo.enter_context(listen(settings))
         if settings.processes > 1:
@@ -123,6 +127,16 @@ def _prepare(settings: Settings, work: bool) -> None:
         made = keys.make_signing_key(settings.keys, OWN_KEY)
         log.warning("made a key that signs images, %s in %s", made.fingerprint, settings.keys)
     files.write_public_key(settings.root, settings.keys, settings.sign_with or _only_key(settings))
+
+
+def _raise_limit(settings: Settings) -> None:
+    """Let each process have as many files open as it may: a link, and a connection, is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < settings.links + settings.connections + _FILES:
+        log.warning("this process may have %d files open, too few for %d links and %d connections: raise its limit "
+                    "(LimitNOFILE=, ulimit -n) or lower the settings links and connections", most, settings.links,
+                    settings.connections)
 
 
 def _check_certificate(settings: Settings) -> None:

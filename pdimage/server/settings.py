@@ -81,9 +81,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     gateway_token: str = ""
     keep_audit_days: float = 400.0
 
-    links: int = 20_000
+    links: int = 15_000
     link_seconds: float = 30.0
-    link_rate: float = 100.0
+    link_rate: float = 200.0
     machine_url: str = ""
 
     log_format: Literal["text", "json"] = "text"

@@ -164,10 +164,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("-n", "--rounds", type=int, default=5, help="paired runs of each job (default: 5)")
     parser.add_argument("--only", action="append", default=[],
-                        choices=["pack", "install", "first install", "single", "plain", "images", "runtime", "server"],
+                        choices=["pack", "install", "first install", "single", "plain", "images", "runtime", "server",
+                                 "registry"],
                         help="measure this alone (single: what is no comparison; plain: the plain tools without our "
-                        "commands; images: building them; runtime: the router's runtime; server: the build server); "
-                        "may be repeated")
+                        "commands; images: building them; runtime: the router's runtime; server: the build server; "
+                        "registry: 10,000 linked routers); may be repeated")
     parser.add_argument("--peers", action="store_true", help="measure OSTree and casync too (Debian packages)")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where trees and results are kept")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of the table")
@@ -198,6 +199,7 @@ def main() -> None:
         checks += checks_of("images.py", options.folder) if images else []
         checks += checks_of("runtime.py") if wanted(options.only, "runtime") else []
         checks += checks_of("server.py") if wanted(options.only, "server") else []
+        checks += checks_of("registry.py") if wanted(options.only, "registry") else []
     except JobFailed as error:
         sys.exit(f"cannot measure: {error}")
     found = rows(jobs, taken)

@@ -93,3 +93,9 @@ class Scene:
 def scene(server: Server, database: str = "") -> Scene:
     """Register joe."""
     return Scene(server, register(server, "joe"), database or f"sqlite:///{server.data}/server.db")
+
+
+def memory(server: Server) -> int:
+    """Return the memory of a server in KiB."""
+    lines = Path(f"/proc/{server.pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

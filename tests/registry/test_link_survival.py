@@ -18,7 +18,7 @@ import pytest
 from paradrop.backend.link.messages import BUSY, Facts, Outcome, Report, later
 from tests.registry.conftest import HERE
 from tests.registry.linked import Closed, Router, linked
-from tests.registry.scene import LINKS, Scene, scene
+from tests.registry.scene import LINKS, Scene, memory, scene
 from tests.server.conftest import Start
 from tests.server.parts import Postgres, free_port, running
 from tests.server.serverprocess import wait_until
@@ -40,24 +40,27 @@ async def all_awake(here: Scene, number: int) -> None:
 
 def test_a_server_that_is_killed_corrects_what_it_left_and_all_routers_come_back(start: Start) -> None:
     here = scene(start("--no-worker", **LINKS, listen=f"127.0.0.1:{free_port()}"))
+    many = 300
 
     async def story() -> None:
-        cards = here.routers(21)
-        gone = Router(cards[20], here.server.url)
+        cards = here.routers(many + 1)
+        gone = Router(cards[many], here.server.url)
         await gone.connect()
-        routers = [Router(card, here.server.url) for card in cards[:20]]
-        staying = [asyncio.create_task(router.stay()) for router in routers]
-        await all_awake(here, 21)
+        await here.until(gone.card, awake=True)
+        before = memory(here.server)
+        staying = [asyncio.create_task(Router(card, here.server.url).stay()) for card in cards[:many]]
+        await all_awake(here, many + 1)
+        assert (memory(here.server) - before) / many < 60  # KiB for each, and for what is done at the first time
         here.server.kill()
         gone.drop()
         await asyncio.to_thread(here.server.start, "--no-worker")
-        await all_awake(here, 20)
+        await all_awake(here, many)
         assert gone.card.pdid not in await awake(here)
         found = await asyncio.to_thread(here.joe.get, f"/routers/{cards[0].pdid}/api/v1/status")
         assert (found.status, found.body) == (200, {"version": "1.0"})
 
         # told to end, it tells when to come back, and to how many a second
-        last = Router(cards[20], here.server.url)
+        last = Router(gone.card, here.server.url)
         await last.connect()
         stopping = asyncio.create_task(asyncio.to_thread(here.server.close))
         with pytest.raises(Closed) as closed:
@@ -65,7 +68,7 @@ def test_a_server_that_is_killed_corrects_what_it_left_and_all_routers_come_back
         await stopping
         assert (closed.value.code, later(closed.value.reason).line) == (BUSY, "the server is restarting")
         await asyncio.to_thread(here.server.start, "--no-worker")
-        await all_awake(here, 20)
+        await all_awake(here, many)
         for task in staying:
             task.cancel()
 

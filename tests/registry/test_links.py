@@ -235,6 +235,9 @@ def test_routers_are_told_to_look_for_an_update(here: Scene) -> None:
     async def story() -> None:
         one, other, asleep = here.routers(3)
         async with linked(Router(one, here.server.url)) as told, linked(Router(other, here.server.url)) as spared:
+            async with asyncio.timeout(30):
+                while b"\npdimage_links 2.0\n" not in (await asyncio.to_thread(here.server.get, "/metrics")).data:
+                    await asyncio.sleep(0.1)
             assert await asyncio.to_thread(process_asked, here.server, "look", [one.pdid, asleep.pdid]) == b"1"
             async with asyncio.timeout(30):
                 while not told.heard:

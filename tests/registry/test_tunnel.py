@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 import urllib3
@@ -24,7 +23,7 @@ from paradrop.backend.link.messages import (
 )
 from tests.registry.conftest import HERE, Person, register
 from tests.registry.linked import Closed, Exchange, Router, linked
-from tests.registry.scene import LINKS, Scene, scene
+from tests.registry.scene import LINKS, Scene, memory, scene
 from tests.server.serverprocess import Answered, Server, wait_until
 
 
@@ -46,12 +45,6 @@ def one(here: Scene, **more: object) -> Router:
     """Return a router that is not linked yet."""
     card, = here.routers()
     return Router(card, here.server.url, **more)  # type: ignore[arg-type]
-
-
-def memory(server: Server) -> int:
-    """Return the memory of a server in KiB."""
-    lines = Path(f"/proc/{server.pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def test_a_request_reaches_the_router_as_it_was_and_its_answer_the_client(here: Scene) -> None:
