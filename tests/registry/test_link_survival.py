@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +20,7 @@ from tests.registry.linked import Closed, Router, linked
 from tests.registry.scene import LINKS, Scene, memory, scene
 from tests.server.conftest import Start
 from tests.server.parts import Postgres, free_port, running
-from tests.server.serverprocess import wait_until
+from tests.server.serverprocess import Answered, Server, wait_until
 
 _CLONE_NEWNET = 0x40000000
 
@@ -228,26 +227,26 @@ def test_links_that_end_in_several_processes_are_as_one(start: Start) -> None:
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_router_that_is_linked_to_another_machine(start: Start, postgres: Postgres, tmp_path: Path, told: bool,
-                                                    ) -> None:
+def test_routers_that_are_linked_to_another_machine(start: Start, postgres: Postgres, tmp_path: Path) -> None:
     port = free_port()
-    database = postgres.database(f"machines{told}")
+    database = postgres.database("machines")
     here = scene(start("--no-worker", **LINKS, database=database, listen=f"127.0.0.1:{port}",
-                       **({"machine_url": f"http://127.0.0.1:{port}"} if told else {})), database)
+                       machine_url=f"http://127.0.0.1:{port}"), database)
     with here.another(tmp_path / "other/data", {**LINKS, "database": database}) as other:
+        async def ask(server: Server, router: Router) -> Answered:
+            return await asyncio.to_thread(
+                server.ask, "GET", f"{HERE}/routers/{router.card.pdid}/api/v1/status", None,
+                {"Authorization": f"Bearer {here.joe.token}"})
+
         async def story() -> None:
-            card, = here.routers()
-            async with linked(Router(card, here.server.url)):
-                await here.until(card, awake=True)
-                found = await asyncio.to_thread(other.ask, "GET", f"{HERE}/routers/{card.pdid}/api/v1/status", None,
-                                                {"Authorization": f"Bearer {here.joe.token}"})
-                if told:
-                    assert (found.status, found.body) == (200, {"version": "1.0"})
-                else:
-                    assert found.status == 503
-                    assert found.body["error"].startswith(f"{card.pdid} is linked to another server, ")
-                    assert found.body["error"].endswith("whose address is not known; see its setting machine_url")
+            cards = here.routers(2)
+            async with linked(Router(cards[0], here.server.url)) as one, linked(Router(cards[1], other.url)) as two:
+                await all_awake(here, 2)
+                found = await ask(other, one)
+                assert (found.status, found.body) == (200, {"version": "1.0"})
+                found = await ask(here.server, two)  # whose server has no machine_url
+                assert found.status == 503
+                assert found.body["error"].startswith(f"{two.card.pdid} is linked to another server, ")
+                assert found.body["error"].endswith("whose address is not known; see its setting machine_url")
 
         asyncio.run(story())
-        assert urlsplit(other.url).port != port

@@ -299,6 +299,6 @@ def test_when_all_come_at_once_the_others_are_told_when_it_is_their_turn(start: 
         waits = await asyncio.gather(*map(come, here.routers(40)))
         assert time.monotonic() - began > 2.5  # ten at once, and ten each second
         assert waits.count([]) >= 10
-        assert max(max(one, default=0) for one in waits) in (3, 4)  # those that come back are as fast as they may be
+        assert 3 <= max(max(one, default=0) for one in waits) <= 16  # seconds: four times as many if it has much to do
 
     asyncio.run(story())

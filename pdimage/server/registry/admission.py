@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST = 300
+# A process that is later than this with what it does each second has too much to do.
+_LATE = 0.25
+_SLOWEST = 4
 # One address may have this part of those that are on their way in; many routers may share one.
 _SHARE = 2
 
@@ -18,10 +21,13 @@ class Admission:
     [0, 0, 1, 1, 2, 2]
     >>> gate.wait(now=12.0)
     0
+    >>> gate.pace(late=1.0)
+    >>> [gate.wait(now=20.0) for _ in range(3)]
+    [0, 1, 2]
     """
 
-    def __init__(self, rate: float, pending: int = 500) -> None:
-        self._rate = rate
+    def __init__(self, rate: float, pending: int = 200) -> None:
+        self._full_rate = self._rate = rate
         self._most = pending
         self._left = rate
         self._since = -math.inf
@@ -37,6 +43,12 @@ class Admission:
             return 0
         self._turn = max(self._turn, now) + 1 / self._rate
         return min(math.ceil(self._turn - now), LONGEST)
+
+    def pace(self, late: float) -> None:
+        """Let in only half as many, down to a quarter of the rate, while the process is LATE (seconds) for what it does
+        each second, so that clients are still answered; then more again."""
+        self._rate = max(self._rate / 2, self._full_rate / _SLOWEST) if late > _LATE else \
+            min(self._rate * 1.25, self._full_rate)
 
     def has_room(self, address: str) -> bool:
         """Tell whether one more from this address may begin to prove who it is."""

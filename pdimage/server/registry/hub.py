@@ -287,6 +287,7 @@ class Hub:
         while True:
             await asyncio.sleep(1.0)
             now = clock()
+            self._admission.pace(now - last - 1.0)
             stalled, last = now - last > _STALLED, now
             for link in list(self.links.values()):
                 if stalled:
