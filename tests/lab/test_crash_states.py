@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 # Scenes and samples for each file system: ext4 stands for all in what the others would only show again.
 SEEN = {"ext4": (["install", "rollback", "clean"], 1), "xfs": (["install"], 0), "btrfs": (["install"], 1),
         "f2fs": (["install"], 0), "overlay": (["install"], 0)}
-SUMMARY = re.compile(r"(\w+) (\w+): (\d+) states, seed 1: (\d+) not well, \d+ repaired at boot; [\d.]+ s each")
+SUMMARY = re.compile(r"(\w+) ([\w-]+): (\d+) states, seed 1: (\d+) not well, \d+ repaired at boot; [\d.]+ s each")
 
 
 def counts(output: str) -> dict[tuple[str, str], tuple[int, int]]:
@@ -51,6 +51,25 @@ def test_without_syncs_acknowledged_upgrades_are_lost_and_releases_broken() -> N
     assert all(bad > 0 for _, bad in seen.values())
     assert re.search(r"ext4 install: mark done .*: acknowledged, but current is fw-3 and not fw-4", done.stdout)
     assert re.search(r"ext4 install: flush .*opt/fw-4: cannot read the manifest", done.stdout)
+
+
+LOST = "acknowledged, but current is fw-3 and not fw-2"
+BROKEN = "cannot verify /mnt/ext4/disk/opt/failsafe: cannot read the manifest"
+
+
+@pytest.mark.parametrize(("point", "name", "scene", "problem"), [
+    ("swap_link:directory", "ext4", "swap", LOST),
+    ("publish:filesystem", "ext4", "first-failsafe", BROKEN),
+    pytest.param("make_failsafe:filesystem", "ext4", "failsafe", BROKEN, marks=pytest.mark.lab),
+    pytest.param("replace_file:directory", "ext4", "confirm", "on trial is fw-6, not nothing", marks=pytest.mark.lab),
+    pytest.param("replace_file:file", "btrfs", "trial", "on trial is None, not fw-6", marks=pytest.mark.lab),
+])
+def test_without_a_single_sync_the_promise_it_is_for_is_broken(point: str, name: str, scene: str, problem: str) -> None:
+    done = lab("crash-states", "-f", name, "--scene", scene, "--samples", "0", "--without", point)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert problem in done.stdout
+    assert counts(done.stdout)[name, scene][1] > 0
 
 
 def test_a_recording_has_the_same_states_each_time(tmp_path: Path) -> None:
