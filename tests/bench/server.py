@@ -13,13 +13,22 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import sqlalchemy as sa
 from report import Check
 
-from pdimage.server.settings import EXAMPLE
+from pdimage.server.registry.audit import Who
+from pdimage.server.registry.desk import make_registry
+from pdimage.server.registry.fleet.desk import make_fleet
+from pdimage.server.registry.fleet.rollouts import Order
+from pdimage.server.registry.fleet.states import Plan
+from pdimage.server.registry.tables import accounts, routers
+from pdimage.server.settings import EXAMPLE, load
+from pdimage.server.tables import connect
 from tests.server.parts import Postgres, Redis, running
 from tests.server.serverprocess import Server, write_catalogue
 
@@ -63,9 +72,10 @@ def fleet(place: Path) -> list[Check]:
     """Ask as a fleet asks; the median round counts."""
     with serving(place, "fleet", processes=2) as server:
         built = server.build(version="1.1", packages=["motd"]).body["request_hash"]
-        wrk(server, built, 2)
+        ask = partial(wrk, server, "checks.lua", {"BUILT": built})
+        ask(2)
         before = cpu(server)
-        rounds = [wrk(server, built, SECONDS) for _ in range(ROUNDS)]
+        rounds = [ask(SECONDS) for _ in range(ROUNDS)]
         spent = cpu(server) - before
         used = memory(server)
         repeated = asked(server, 200)
@@ -81,12 +91,45 @@ def fleet(place: Path) -> list[Check]:
     ]
 
 
-def wrk(server: Server, built: str, seconds: int) -> Mapping[str, float]:
-    """Run wrk once."""
+def polls(place: Path) -> list[Check]:
+    """Ask as 10,000 devices of hawkBit's API do, each of which has something to install; the median round counts."""
+    with serving(place, "polls", "--no-worker", gateway_token="all-gateways") as server:
+        engine = connect(f"sqlite:///{server.data / 'server.db'}")
+        with engine.begin() as connection:
+            connection.execute(sa.insert(accounts).values(name="joejoejoe", password="", role="user", made=0))
+            connection.execute(sa.insert(routers), [
+                {"pdid": f"pd.joejoejoe.r{number:05}", "account": "joejoejoe", "name": f"r{number:05}", "made": 0}
+                for number in range(10_000)])
+        file = server.data / "rollout-files/firmware/8.0/firmware.raucb"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"bundle")
+        fleet = make_fleet(make_registry(load(None, {"data": str(server.data)}), engine), None)  # type: ignore[arg-type]
+        began = time.monotonic()
+        fleet.rollouts.start(Order("joejoejoe", "", fleet.releases.find("files/firmware/8.0"), Plan(steps=(100,))),
+                             Who("joejoejoe", ""))
+        started = time.monotonic() - began
+        ask = partial(wrk, server, "polls.lua", {"TENANT": "joejoejoe", "TOKEN": "all-gateways"})
+        ask(2)
+        before = cpu(server)
+        rounds = [ask(SECONDS) for _ in range(ROUNDS)]
+        spent = cpu(server) - before
+    return [
+        Check("server: a roll-out to 10,000 devices begins in", started, "s", 5),
+        Check("server: devices that ask", median(one["requests"] / one["seconds"] for one in rounds), "/s", 340,
+              more=True),
+        Check("server: 99 % of them answered in", median(one["p99"] for one in rounds), "ms", 200),
+        Check("server: polls that failed", sum(one["failed"] for one in rounds), "", 0),
+        Check("server: its CPU for a poll", 1e6 * spent / sum(one["requests"] for one in rounds), "us", 1500),
+    ]
+
+
+def wrk(server: Server, script: str, given: Mapping[str, str], seconds: int) -> Mapping[str, float]:
+    """Run wrk once with one of the scripts beside, which gets what is GIVEN."""
     done = subprocess.run(
         ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s",
-         str(Path(__file__).with_name("wrk.lua")), server.url],
-        env={**os.environ, "BUILT": built}, check=True, stdout=subprocess.PIPE, text=True)
+         str(Path(__file__).with_name(script)), server.url],
+        env={**os.environ, "SCRIPTS": str(Path(__file__).parent), **given}, check=True, stdout=subprocess.PIPE,
+        text=True)
     found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -168,7 +211,7 @@ def checks() -> list[Check]:
     """Measure all of it."""
     with tempfile.TemporaryDirectory(prefix="bench-server-") as directory:
         place = Path(directory)
-        return [*fleet(place), *image(place), *cluster(place)]
+        return [*fleet(place), *polls(place), *image(place), *cluster(place)]
 
 
 if __name__ == "__main__":
