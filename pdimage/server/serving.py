@@ -283,7 +283,7 @@ def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable
     engine = tables.connect(settings.database_url)
     desk, registry, links = make_desk(settings, engine), make_registry(settings, engine, slot), Links()
     fleet = make_fleet(registry, desk.store, registry.hub.wake)
-    app = make_app(desk, fleet, routes(desk))
+    app = make_app(desk, fleet, routes(desk, fleet))
     try:
         with fleet.moving():
             _Server(configuration(settings, app, links), registry, links, ready).run(sockets=[listener])

@@ -1,6 +1,7 @@
 """Makes HTML of templates, and answers with it; errors become pages too."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,8 +116,22 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def ago(seconds: float) -> str:
+    """Return how long ago a time (Unix seconds) was, in its largest unit."""
+    left = max(0, int(time.time() - seconds))
+    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if number := left // size:
+            return f"{number} {name}{'s' * (number > 1)} ago"
+    return "just now"
+
+
+def outcome(told: Any) -> str:
+    """Return how an update ended, as a router told it."""
+    return str(told.get("line") or told.get("outcome") or "") if isinstance(told, dict) else ""
+
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE / "templates"), undefined=jinja2.StrictUndefined, autoescape=True,
     trim_blocks=True, lstrip_blocks=True)
-_TEMPLATES.filters |= {"size": size, "moment": moment}
+_TEMPLATES.filters |= {"size": size, "moment": moment, "ago": ago, "outcome": outcome}
 _TEMPLATES.globals["server_version"] = fussy.__version__

@@ -27,9 +27,12 @@ function checkAsYouChoose(form) {
 }
 
 function keepUpToDate(place) {
+  const address = new URL(location);
+  address.searchParams.set("part", "progress");
   const timer = setInterval(async () => {
+    if (place.contains(document.activeElement)) return;
     try {
-      const html = await part(`${location.pathname}?part=progress`);
+      const html = await part(address);
       const log = place.querySelector("pre");
       const follows = !log || log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
       if (html.trim() !== place.dataset.shown) {
@@ -38,7 +41,7 @@ function keepUpToDate(place) {
         const now = place.querySelector("pre");
         if (now && follows) now.scrollTop = now.scrollHeight;
       }
-      if (!place.querySelector('[aria-current="step"]')) {
+      if (!("always" in place.dataset) && !place.querySelector('[aria-current="step"]')) {
         clearInterval(timer);
         if ("reload" in place.dataset) location.reload();
       }

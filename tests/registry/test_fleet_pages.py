@@ -1,0 +1,250 @@
+"""The pages of the fleet in a real browser: everything can be read without scripts, and the API decides who may what.
+
+With SCREENSHOTS=DIR in the environment the pictures are kept, in light and dark, wide and narrow.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from tests.paradrop.process import Daemon, running
+from tests.registry.conftest import AMPLE, PASSWORD, administrator, pdimage, register
+from tests.registry.fleets import begin, make_devices, put_file
+from tests.server.serverprocess import Server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+CHROMIUM = shutil.which("chromium")
+LOOKS = (("light", 1100), ("dark", 360), ("light", 360), ("dark", 1100))
+PLAN = {"steps": [50, 100], "failures": 20, "least": 1, "success": 100}
+
+
+class Window:
+    """A window of a browser with one page of the fleet."""
+
+    def __init__(self, browser: "playwright.Browser", server: Server, pictures: Path, *, scripts: bool) -> None:
+        self.context = browser.new_context(java_script_enabled=scripts, bypass_csp=scripts)
+        self.context.set_default_timeout(30_000)
+        self.page = self.context.new_page()
+        self.server, self.pictures = server, pictures
+
+    def go(self, path: str) -> None:
+        self.page.goto(self.server.url + path)
+
+    def text(self) -> str:
+        return self.page.inner_text("main")
+
+    def press(self, button: str) -> None:
+        self.page.click(f"button:text-is('{button}'), a.button:text-is('{button}')")
+
+    def fill(self, **fields: str) -> None:
+        for name, value in fields.items():
+            self.page.fill(f"#{name}", value)
+
+    def log_in(self, name: str) -> None:
+        self.go("/fleet/login")
+        self.fill(name=name, password=PASSWORD)
+        self.press("Log in")
+
+    def look(self, name: str) -> None:
+        for scheme, width in LOOKS if "SCREENSHOTS" in os.environ else LOOKS[:2]:
+            self.page.emulate_media(color_scheme=scheme)
+            self.page.set_viewport_size({"width": width, "height": 780})
+            self.page.screenshot(path=self.pictures / f"{name}-{scheme}-{width}.png", full_page=True)
+            assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (name, width)
+            found = axe.Axe().run(self.page).response["violations"]
+            assert not found, (name, scheme, [(one["id"], one["nodes"][0]["html"]) for one in found])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(tmp_path_factory.mktemp("fleet") / "data", {**AMPLE, "name_length": 3}).start("--no-worker")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    if CHROMIUM is None:
+        pytest.skip("Debian's chromium is not installed")
+    with playwright.sync_playwright() as running_browser:
+        found = running_browser.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def window(browser: "playwright.Browser", server: Server, tmp_path: Path) -> Iterator[Window]:
+    pictures = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    pictures.mkdir(parents=True, exist_ok=True)
+    one = Window(browser, server, pictures, scripts=True)
+    yield one
+    one.context.close()
+
+
+@pytest.fixture
+def plain(browser: "playwright.Browser", server: Server, tmp_path: Path) -> Iterator[Window]:
+    one = Window(browser, server, tmp_path, scripts=False)
+    yield one
+    one.context.close()
+
+
+def test_from_registering_to_a_router_that_is_awake(window: Window, server: Server, tmp_path: Path) -> None:
+    window.go("/fleet")
+    window.look("fleet-login")
+    window.page.click("text=Register")
+    window.fill(name="joe", password=PASSWORD, again="another horse")
+    window.press("Register")
+    assert "The two passwords are not the same." in window.text()
+    window.look("fleet-register")
+    window.fill(name="joe", password=PASSWORD, again=PASSWORD)
+    window.press("Register")
+    window.look("fleet-empty")
+    window.fill(name="aardvark")
+    window.press("Make it")
+    assert "pd.joe.aardvark" in window.text()
+    window.press("Provision it")
+    window.look("fleet-provision")
+    secret = window.page.inner_text(".good code")
+    router = Daemon(tmp_path, settings={
+        "PDFCD_PORT": "18472", "FIRMWARE_TARGET": f"{tmp_path}/opt", "FIRMWARE_KEYRING": f"{tmp_path}/keys",
+        "FIRMWARE_SETTINGS": f"{tmp_path}/update.toml"})
+    with running(router):
+        token = (tmp_path / "run/api/token").read_text().strip()
+        done = urllib3.request("POST", "http://127.0.0.1:18472/api/v1/provision", json={
+            "server": server.url, "secret": secret}, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        assert done.status == 200, done.data
+        end = time.monotonic() + 60
+        while "awake" not in window.page.inner_text("dl"):
+            assert time.monotonic() < end
+            time.sleep(0.3)
+            window.go("/fleet/routers/pd.joe.aardvark")
+        assert "this router is now pd.joe.aardvark" in window.text(), "its log comes through the tunnel"
+        assert "None is installed." in window.text(), "its chutes too"
+        window.look("fleet-router")
+    end = time.monotonic() + 60
+    while "asleep" not in window.text():
+        assert time.monotonic() < end, window.text()
+        time.sleep(0.3)
+        window.page.reload()
+    window.press("Delete it")
+    window.look("fleet-delete")
+    window.press("Delete it")
+    assert "No router yet." in window.text()
+    window.press("Log out")
+    window.go("/fleet/routers/pd.joe.aardvark")
+    assert window.page.url.endswith("/fleet/login")
+
+
+def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, plain: Window, window: Window) -> None:
+    ann, boss = register(server, "ann"), administrator(server)
+    devices = make_devices(ann, 4, "field")
+    release = put_file(server, "8.0")
+    plain.log_in("ann")
+    plain.go("/fleet/groups")
+    plain.fill(group="attic", note="under the roof")
+    plain.press("Make it")
+    assert "under the roof" in plain.text()
+    plain.page.click("[aria-label='Forget the group ann.attic']")
+    assert "ann.attic" not in plain.text()
+    plain.go("/fleet/rollouts/new")
+    assert plain.page.input_value("[name=release]") == release
+    plain.page.select_option("[name=group]", "ann.field")
+    plain.fill(steps="half, all", failures="20", least="1", success="100", window="02:00-05:00", zone="Europe/Berlin")
+    plain.press("Start the roll-out")
+    assert "steps: 'half' is not a number" in plain.text()
+    plain.page.go_back()
+    plain.page.select_option("[name=group]", "ann.field")
+    plain.fill(steps="50, 100", failures="20", least="1", success="100", window="", zone="")
+    plain.page.check("[name=approval]")
+    plain.press("Start the roll-out")
+    assert "waits for approval by somebody other than ann" in plain.text()
+    assert plain.page.locator("button:text-is('Approve it')").count() == 0, "not by who made it"
+
+    window.log_in(boss.name)
+    window.go("/fleet/rollouts")
+    window.look("fleet-rollouts")
+    window.page.click("text=ann.field")
+    window.press("Approve it")
+    window.press("Pause")
+    assert ann.get("/rollouts/1").body["state"] == "paused"
+    window.press("Go on")
+    asked = [device for device in devices if "deploymentBase" in device.links()]
+    assert len(asked) == 2
+    asked[0].install()
+    window.page.reload()
+    window.look("fleet-running")
+    asked[1].install(good=False)
+    window.page.wait_for_selector("p.problem")
+    window.look("fleet-stopped")
+    assert "reverted: the radio is dead" in window.text()
+    window.go("/fleet?group=ann.field")
+    window.look("fleet-routers")
+    assert window.page.inner_text("tbody").count("failed") == 1
+    window.go("/fleet/rollouts/new")
+    window.look("fleet-new")
+    window.go("/fleet/audit")
+    window.look("fleet-audit")
+    assert "rollout.approve" in window.text()
+
+    number = begin(ann, release, "field", plan=PLAN)
+    plain.go(f"/fleet/rollouts/{number}")
+    plain.press("Cancel it")
+    assert ann.get(f"/rollouts/{number}").body["state"] == "cancelled"
+
+
+def test_pages_may_what_the_api_lets_them(server: Server, plain: Window) -> None:
+    eve, owner = register(server, "eve"), register(server, "owner")
+    make_devices(owner, 1, "mine")
+    number = begin(owner, put_file(server, "8.0"), "mine")
+    plain.log_in("eve")
+    for path in ("/fleet/routers/pd.owner.r000", f"/fleet/rollouts/{number}", "/fleet?group=owner.mine",
+                 "/fleet/rollouts/none"):
+        plain.go(path)
+        assert "This did not work" in plain.text(), path
+    plain.go("/fleet/audit")
+    assert "owner" not in plain.text()
+    pdimage(server.data, "role", "eve", "viewer")
+    plain.go("/fleet/routers/pd.owner.r000")
+    assert "pd.owner.r000" in plain.text()
+    assert plain.page.locator("main button").count() == 0
+    plain.go(f"/fleet/rollouts/{number}")
+    assert plain.page.locator("main button").count() == 0
+    assert eve.post(f"/rollouts/{number}/cancel").status == 403
+
+
+def form(server: Server, path: str, person: dict[str, str], fields: str, **headers: str) -> urllib3.BaseHTTPResponse:
+    return urllib3.PoolManager(retries=False).request(
+        "POST", server.url + path, body=fields.encode(), redirect=False, timeout=30,
+        headers={"Content-Type": "application/x-www-form-urlencoded", **person, **headers})
+
+
+def test_foreign_pages_stolen_cookies_and_guesses_get_nowhere(server: Server) -> None:
+    mallory = register(server, "mallory")
+    logged = form(server, "/fleet/login", {}, f"name=mallory&password={PASSWORD.replace(' ', '+')}")
+    assert (logged.status, logged.headers["Location"]) == (303, "/fleet")
+    cookie = logged.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    session = {"Cookie": cookie.partition(";")[0]}
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                    {"Sec-Fetch-Site": "same-site"}):
+        assert form(server, "/fleet", session, "name=stolen", **headers).status == 403
+        assert form(server, "/fleet/login", {}, "name=mallory&password=x", **headers).status == 403
+    assert mallory.get("/routers").body["routers"] == []
+    assert form(server, "/fleet", {}, "name=stolen").headers["Location"] == "/fleet/login"
+    assert server.ask("GET", "/registry/v1/account", None, session).status == 401, "the API takes no cookie"
+    page = urllib3.request("GET", server.url + "/fleet", headers=session)
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert form(server, "/fleet/login", {}, "name=mallory&password=guess").status == 401
+    for path in ("/fleet/routers/pd.mallory.none", "/fleet/rollouts/99"):
+        assert form(server, path, session, "action=explode").status in (400, 404)
+    assert form(server, "/fleet/logout", session, "").status == 303
+    assert form(server, "/fleet", session, "name=late").headers["Location"] == "/fleet/login"
