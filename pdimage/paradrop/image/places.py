@@ -1,4 +1,4 @@
-"""What lasts on the router, outside any release: the chute store, chutes' data and leases, UCI files, keys.
+"""What lasts on the router, outside any release: the chute store, chutes' data and leases, UCI files, accounts.
 
 All of it lies in a few directories; what is in each of them is kept and brought back entry by entry, so a directory may
 be a mount of its own.
@@ -36,9 +36,13 @@ class Root:
 
     @classmethod
     def here(cls) -> "Root":
-        """Return the one that the settings say: beside what is kept, so that files can be shared."""
-        snapshots = Path(settings.CONFIG_HOME_DIR, "snapshots")
-        return cls(snapshots, frozenset({snapshots, Path(settings.LOG_PATH)}))
+        """Return the one that the settings say: beside what is kept, so that files can be shared.
+
+        Who the router is to its server, and what that has yet to hear, belongs to no release.
+        """
+        home = Path(settings.CONFIG_HOME_DIR)
+        return cls(home / "snapshots", frozenset({home / "snapshots", home / "keys", home / "link",
+                                                  Path(settings.LOG_PATH)}))
 
     def present(self, directory: Path, only: Iterable[str] = ()) -> tuple[str, ...]:
         """Return the names in a directory that belong to a place, sorted."""

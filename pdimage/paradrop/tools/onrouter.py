@@ -30,9 +30,8 @@ class RouterCommand(Command):
         return [one for one in super().get_params(ctx) if not (ctx.meta.get(_BY_NAME) and one.name in _HERE)]
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        pieces = super().collect_usage_pieces(ctx)
-        at = pieces.index("HOST")
-        return [*pieces[:at], "{HOST PORT | -r NAME}", *pieces[at + 2:]]
+        pieces = [piece for piece in super().collect_usage_pieces(ctx) if piece not in ("HOST", "PORT")]
+        return [pieces[0], "{HOST PORT | -r NAME}", *pieces[1:]]
 
 
 def on_router(function: Callable[..., None]) -> Callable[..., None]:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from fussy.commands import Command
-from paradrop.tools import server, show
-from paradrop.tools.client import segment
+from paradrop.tools import server, show, tokens
+from paradrop.tools.client import Client, router_at, segment
 from paradrop.tools.onrouter import directly, host, port, through_server
 
 follow_option = click.option("-f", "--follow", is_flag=True, help="Go on as more comes.")
@@ -30,7 +30,8 @@ def router_provision(context: click.Context, name: str, host: str, port: int, ag
     """
     known = server.logged_in(context.obj["token"])
     order = server.client(known).ask("POST", f"/routers/{segment(name)}/provision")
-    made = directly(context, host, port).ask("POST", "/api/v1/provision", {
+    device = Client(router_at(host, port), tokens.find(host, port))  # the token of the options is for the server
+    made = device.ask("POST", "/api/v1/provision", {
         "server": order["server"], "secret": order["secret"],
         "server_certificate": order["server_certificate"] or known.certificate or None, "again": again})
     click.echo(f"The router at {host} port {port} is {made['pdid']}")

@@ -94,7 +94,10 @@ def test_what_a_release_had_comes_back_with_it(router: Path) -> None:
     before = contents(router)
     snapshots.snapshot(router / "target/v1", nobody)
     change(router)
+    (router / "lib/keys/identity.json").write_text("of a server since")
     assert snapshots.restore("v1", nobody)
+    assert (router / "lib/keys/identity.json").read_text() == "of a server since", "it goes with no release"
+    (router / "lib/keys/identity.json").write_text("key")
     assert contents(router) == before
     assert (router / "lib/logs/log").read_text() == "log and more", "logs go on"
     assert journal.unfinished() == {"new": [], "web": []}, "the runtime looks at the containers of both"

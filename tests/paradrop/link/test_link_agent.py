@@ -399,4 +399,5 @@ def test_a_damaged_key_is_told(face: Router, hub: Hub) -> None:
     file.setAttr(replace(found, key="no key"))
     file.saveToDisk()
     face.rest.link.start()
-    assert await_state("refused").line == "cannot use this router's key: it is damaged; provision the router again."
+    assert await_state("refused").line == ("This router cannot prove who it is: cannot use this router's key: it is "
+                                           "damaged; provision it again.")

@@ -21,6 +21,7 @@ from registrystub import SECRET, Authority, Registry, answering
 
 from fussy import keys
 from fussy.updating import settings as owners
+from paradrop.backend.fc import factory
 from paradrop.backend.link import provisioning
 from paradrop.backend.link.provisioning import Order
 from paradrop.backend.pdfcd.identity import Identity, IdentityFile, given_file
@@ -114,6 +115,17 @@ def test_what_the_owner_wrote_stays(face: Router, registry: Registry, home: Path
     before = everything(home)
     assert "cannot read" in order(face, registry, 409)["detail"]
     assert everything(home) == before
+
+
+def test_a_factory_reset_takes_back_what_the_server_gave(face: Router, registry: Registry, home: Path) -> None:
+    (home / "fussy").mkdir()
+    (home / "fussy/update.toml").write_text('mode = "notify"\n')
+    registry.more = {"channel": CHANNEL, "hawkbit": HAWKBIT}
+    order(face, registry)
+    factory.decide([])
+    assert factory.finish()
+    assert (home / "fussy/update.toml").read_text() == 'mode = "notify"\n'
+    assert IdentityFile().identity is None and not (home / "lib/keys/update-token").exists()
 
 
 def test_a_keyring_of_the_firmware_is_the_firmwares(face: Router, registry: Registry, home: Path) -> None:

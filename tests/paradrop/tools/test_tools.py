@@ -115,6 +115,28 @@ def test_failures_have_one_line_and_their_code(daemon: Daemon, chute: Path) -> N
     assert len(wrong.output.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("words", "text"), [
+    (["logs"], "write NAME, or HOST PORT"), (["logs", "a", "1", "b"], "write NAME, or HOST PORT"),
+    (["logs", "localhost", "none"], "not a valid integer"), (["logs", "localhost", "0"], "not in the range"),
+    (["chute", "list", "localhost"], "Missing argument 'PORT'"),
+    (["chute", "list", "-r", "aardvark", "localhost", "9999"], "unexpected extra arguments (localhost 9999)"),
+])
+def test_a_router_is_named_in_one_way(words: list[str], text: str) -> None:
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, result.output.count(text)) == (2, 1), result.output
+
+
+@pytest.mark.parametrize("words", [
+    ["list"], ["logs", "aardvark"], ["logs", "-r", "aardvark"], ["chute", "stop", "-raardvark", "hello"],
+    ["chute", "list", "--router=aardvark"], ["router", "status", "-r", "aardvark"],
+    ["router-provision", "aardvark", "localhost", "14231"],
+])
+def test_routers_of_the_server_want_a_login(words: list[str]) -> None:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 5
+    assert result.output.endswith(": You must login first. (paradrop login)\n")
+
+
 def serve_once(answer: bytes) -> int:
     """Answer one connection with these bytes; return the port."""
     server = socket.socket()

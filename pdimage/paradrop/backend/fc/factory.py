@@ -25,7 +25,6 @@ import msgspec
 from fussy import disk
 from fussy.updating import record
 from paradrop.backend.fc import journal
-from paradrop.backend.link import provisioning
 from paradrop.image import kept
 from paradrop.lib import firmware, settings
 from paradrop.lib.config.dockerconfig import retired
@@ -82,6 +81,8 @@ def finish() -> bool:
     except msgspec.MsgspecError as error:
         raise ParadropError(f"cannot finish the factory reset: {marker()} is damaged ({error}); write "
                             '{"chutes": []} into it to reset, or delete it to go on without') from error
+    from paradrop.backend.link import provisioning  # not needed by other starts
+
     try:
         provisioning.forget()  # also takes back what it wrote into the updater's settings and keyring
     except ParadropError as error:

@@ -125,8 +125,8 @@ class Agent:
             return Ended("connecting", f"The server {address} does not keep to the protocol: {error}.")
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
             return Ended("connecting", f"The server {address} cannot be reached: {_reason(error)}.")
-        except ParadropError as error:
-            return Ended("refused", f"{error.message}.", HOURLY)
+        except (ParadropError, ValueError) as error:
+            return Ended("refused", f"This router cannot prove who it is: {error}; provision it again.", HOURLY)
 
     async def _talk(self, connection: ClientConnection) -> Ended:
         """Say hello, and serve until the link ends with an exception."""
@@ -142,10 +142,10 @@ class Agent:
             while True:
                 async with asyncio.timeout(messages.SILENCE * welcome.seconds):
                     frame = await connection.recv()
-                if isinstance(frame, bytes):
-                    streams.take_piece(frame)
-                else:
-                    await self._take(messages.from_server(frame), connection, streams)
+                    if isinstance(frame, bytes):
+                        streams.take_piece(frame)
+                    else:
+                        await self._take(messages.from_server(frame), connection, streams)
         except Broken as error:
             await connection.close(messages.BROKEN, str(error)[:120])
             raise
@@ -173,7 +173,7 @@ class Agent:
     async def _report(self, connection: ClientConnection) -> None:
         """Tell what changes: outcomes at once, facts once a minute at most."""
         told, when = self._facts, time.monotonic()
-        with contextlib.suppress(ConnectionClosed):  # that is found out by who receives
+        with contextlib.suppress(ConnectionClosed, TimeoutError):  # that is found out by who receives
             while True:
                 for outcome in self._world.outcomes.unsent:
                     await connection.send(_text(self._facts, outcome))

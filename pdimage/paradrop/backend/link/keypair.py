@@ -53,9 +53,9 @@ def _private(key: str) -> Ed25519PrivateKey:
     try:
         found = serialization.load_pem_private_key(key.encode(), None)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ParadropError("cannot use this router's key: it is damaged; provision the router again") from error
+        raise ParadropError("cannot use this router's key: it is damaged") from error
     if not isinstance(found, Ed25519PrivateKey):
-        raise ParadropError("cannot use this router's key: it is of another kind; provision the router again")
+        raise ParadropError("cannot use this router's key: it is of another kind")
     return found
 
 
