@@ -1,5 +1,8 @@
 """A fleet of devices that speak hawkBit's API with a server, as processes of nobody: each is a name and a token."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,3 +94,12 @@ def counts(person: Person, number: int) -> dict[str, int]:
     return {name: many for name, many in person.get(f"/rollouts/{number}").body["counts"].items() if many}
 
 
+def paradrop(joe: Person, *words: str, code: int = 0) -> str:
+    """Run ``paradrop fleet`` as a person does; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "paradrop.tools", "fleet", *words], text=True, stdout=subprocess.PIPE, timeout=120,
+        stderr=subprocess.STDOUT, check=False, env={
+            **os.environ, "PARADROP_SERVER": joe.server.url, "PARADROP_TOKEN": joe.token,
+            "PARADROP_CONFIG_DIR": str(joe.server.data.parent / "config"), "TZ": "UTC"})
+    assert done.returncode == code, done.stdout
+    return done.stdout

@@ -5,9 +5,6 @@ middle of it.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from tests.fussy.conftest import Keys, keys
 from tests.fussy.update.router import Router
 from tests.registry.conftest import AMPLE, Person, register
 from tests.registry.devices import Device, secret_for
-from tests.registry.fleets import counts
+from tests.registry.fleets import counts, paradrop
 from tests.server.conftest import Start
 from tests.server.serverprocess import wait_until
 
@@ -29,17 +26,6 @@ pytestmark = pytest.mark.slow
 # Good unless the router has a broken radio: a file beside its target says so.
 CHECKS = '#!/bin/sh\n[ "$2" = True ] || [ ! -e "$1/../../broken" ]\n'
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
-
-
-def paradrop(joe: Person, *words: str, code: int = 0) -> str:
-    """Run the command as a person does; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "paradrop.tools", "fleet", *words], text=True, stdout=subprocess.PIPE, timeout=120,
-        stderr=subprocess.STDOUT, check=False, env={
-            **os.environ, "PARADROP_SERVER": joe.server.url, "PARADROP_TOKEN": joe.token,
-            "PARADROP_CONFIG_DIR": str(joe.server.data.parent / "config"), "TZ": "UTC"})
-    assert done.returncode == code, done.stdout
-    return done.stdout
 
 
 def update_all(routers: dict[str, Router]) -> None:

@@ -120,7 +120,7 @@ def test_pause_resume_and_cancel(joe: Person, release: str) -> None:
     assert joe.post(f"/rollouts/{number}/resume").body["state"] == "running"
     assert devices[1].fetch()
     cancelled = joe.post(f"/rollouts/{number}/cancel").body
-    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", f"cancelled by {joe.name}")
+    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", f"by {joe.name}")
     assert counts(joe, number) == {"done": 1, "cancelling": 1, "cancelled": 2}
     assert devices[2].fetch() is None
     assert devices[1].say("canceled", to="cancelAction") == 200

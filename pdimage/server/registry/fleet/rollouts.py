@@ -151,7 +151,7 @@ class Rollouts:
         if (there.state, event) not in ROLLOUT:
             raise Refused(409, f"this roll-out is {there.state}; it can't be {_DONE[what]}")
         if what == "cancel":
-            moving.end(connection, there, "cancel", f"cancelled by {who.name}", now)
+            moving.end(connection, there, "cancel", f"by {who.name}", now)
             return
         values: dict[str, object] = {"state": ROLLOUT[there.state, event]}
         if what == "approve":
