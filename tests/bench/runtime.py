@@ -20,6 +20,7 @@ def checks() -> list[Check]:
         Check("pdconfd: 200 sections, 1 changed", 1000 * reload, "ms", 1000 * pdconfd.TARGET),
         Check("pdconfd: commands of that reload", max(commands[1:]), "commands", pdconfd.COMMANDS),
         Check("router's daemon, idle", daemon.memory(), "MiB", daemon.TARGET),
+        Check("router's daemon, linked to a server", daemon.linked_memory(), "MiB", daemon.TARGET),
     ]
 
 

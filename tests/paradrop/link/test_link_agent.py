@@ -15,7 +15,7 @@ from registrystub import Authority, Hub, Link, identity, linking, proves
 
 from fussy import disk
 from fussy.updating import history
-from paradrop.backend.link import agent, linkstate, machine, messages, service
+from paradrop.backend.link import agent, facts, linkstate, machine, messages, service
 from paradrop.backend.link.messages import (
     WINDOW,
     Answer,
@@ -33,6 +33,7 @@ from paradrop.backend.link.messages import (
 from paradrop.backend.link.outcomes import KEPT, Outcomes
 from paradrop.backend.pdfcd.identity import Identity, IdentityFile
 from paradrop.lib import firmware
+from paradrop.lib.chute import Chute
 
 
 @pytest.fixture
@@ -379,6 +380,19 @@ def test_a_look_starts_the_updater(face: Router, hub: Hub, home: Path, monkeypat
     link.say(Ping())
     while not isinstance(link.hear(), Pong):
         pass
+
+
+def test_facts_fit_into_a_message(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place_firmware(home)
+    (home / "firmware/.fussy").mkdir(parents=True)
+    chutes = [Chute({"name": f"chute{number}", "version": "1" * 50}) for number in range(1000)]
+    found = facts.facts(chutes)
+    assert (len(found.chutes), found.chutes[0].version) == (200, "1" * 50)
+    assert found.firmware is not None
+    for number in range(400):
+        (home / f"firmware/release-{number:0100}").mkdir()
+    found = facts.facts(chutes)
+    assert found.firmware is None and len(messages.encode(Report(found))) < messages.MESSAGE_BYTES
 
 
 def test_a_machine_is_told_by_its_hardware(tmp_path: Path) -> None:

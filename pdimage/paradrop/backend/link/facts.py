@@ -1,5 +1,6 @@
 """What the router tells its server of itself."""
 
+import itertools
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -16,11 +17,14 @@ log = logging.getLogger(__name__)
 
 _ROOM = 4096
 """What else a message holds, in bytes."""
+_CHUTES = 200
+"""The most chutes that are told of."""
 
 
 def facts(chutes: Iterable[chute.Chute]) -> Facts:
     """Return what is so now; ``chutes`` are those of the store. What does not fit into a message is left out."""
-    listed = tuple(Chute(str(one.name), one.state, str(one.descriptor.get("version") or "")) for one in chutes)
+    listed = tuple(Chute(str(one.name), one.state, str(one.descriptor.get("version") or ""))
+                   for one in itertools.islice(chutes, _CHUTES))
     boot, up = uptime.now()
     now = Facts(fussy.__version__, _firmware(), listed, round(up, 1), boot)
     if len(msgspec.json.encode(now)) > MESSAGE_BYTES - _ROOM:
