@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.registry.conftest import Person, administrator, register
+from tests.registry.conftest import AMPLE, Person, administrator, register
 from tests.registry.fleets import Device, begin, counts, make_devices, put_file
+from tests.server.conftest import Start
 from tests.server.serverprocess import Server, wait_until
 
 _number = itertools.count(1)
@@ -286,3 +287,22 @@ def test_people_who_know_no_better(joe: Person, release: str) -> None:
     assert joe.ask("DELETE", "/groups/FIELD").status == 204
     for path in ("/rollouts/0", "/rollouts/x", f"/rollouts/{'9' * 20}", "/rollouts/%00"):
         assert joe.get(path).status in (400, 404), path
+
+
+@pytest.mark.slow
+def test_images_of_the_build_server(start: Start, store: dict[str, object]) -> None:
+    server = start(**AMPLE, **store)
+    built = server.build(packages=["motd"]).body
+    joe = register(server, "joejoejoe")
+    device = make_devices(joe, 1)[0]
+    begin(joe, f"image/{built['request_hash']}")
+    deployment = device.fetch()
+    assert deployment
+    artifact = deployment["chunks"][0]["artifacts"][0]
+    assert (deployment["chunks"][0]["version"], artifact["hashes"]["sha256"], artifact["size"]) == (
+        "1.1", built["sha256"], built["size"])
+    link = artifact["_links"]["download"]["href"]
+    whole = device.ask("GET", link)
+    assert hashlib.sha256(whole.data).hexdigest() == built["sha256"]
+    part = device.ask("GET", link, Range="bytes=10-", **{"If-Range": whole.headers["ETag"]})
+    assert (part.status, part.data) == (206, whole.data[10:])
