@@ -25,6 +25,7 @@ from paradrop.backend.fc import factory
 from paradrop.backend.link import provisioning
 from paradrop.backend.link.provisioning import Order
 from paradrop.backend.pdfcd.identity import Identity, IdentityFile, given_file
+from paradrop.backend.pdfcd.server import begin_link
 from tests.crash.killing import kill_at, points
 
 CHANNEL = {"url": "https://updates.example.org/channel", "root": "{}", "product": "router"}
@@ -314,6 +315,10 @@ def test_what_cannot_be_written_is_told_and_made_good(face: Router, registry: Re
     detail = order(face, registry, 409)["detail"]
     assert detail.startswith("cannot keep what the server has given: Is a directory") and "\n" not in detail
     assert who(face)["pdid"] is None and given_file().exists()
+    begin_link(face.rest.link)
+    assert who(face)["pdid"] is None and given_file().exists(), "the daemon starts all the same"
     (home / "fussy/.update.toml.new").rmdir()
+    begin_link(face.rest.link)
+    assert who(face)["pdid"] == "pd.joe.aardvark" and not given_file().exists()
     assert order(face, registry)["pdid"] == "pd.joe.aardvark"
     assert len(registry.asked) == 2, "the server's answer was kept"

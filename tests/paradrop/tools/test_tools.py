@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,24 @@ def serve_once(answer: bytes) -> int:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+def test_routers_are_listed_with_how_they_are() -> None:
+    one = {"awake": False, "provisioned": 1.0, "seen": None, "outcome": None, "incident": ""}
+    outcome = {"outcome": "reverted", "line": "firmware-9: the page is not there"}
+    found = {"routers": [
+        {**one, "pdid": "pd.joe.aardvark", "awake": True, "outcome": outcome},
+        {**one, "pdid": "pd.joe.badger", "seen": 1000000000.0, "incident": "another router used this identity"},
+        {**one, "pdid": "pd.joe.cat", "provisioned": None}]}
+    port = serve_once(HEAD + json.dumps(found).encode())
+    result = CliRunner().invoke(main, ["list"], env={"PARADROP_SERVER": f"http://127.0.0.1:{port}", "TZ": "UTC",
+                                                     "PARADROP_TOKEN": "t0ken"})
+    assert result.output == (
+        "routers\n"
+        "  pd.joe.aardvark  awake  reverted: firmware-9: the page is not there\n"
+        f"  pd.joe.badger    asleep since {time.strftime('%Y-%m-%d %H:%M', time.localtime(1000000000))}\n"
+        "    another router used this identity\n"
+        "  pd.joe.cat       not provisioned\n")
 
 
 @pytest.mark.parametrize(("answer", "code", "last"), [
