@@ -24,6 +24,7 @@ from paradrop.backend.link.messages import (
     encode,
     later,
 )
+from tests.registry.fleets import begin, put_file
 from tests.registry.linked import Card, Closed, Router, Wire, linked
 from tests.registry.scene import LINKS, Scene, scene
 from tests.server.conftest import Start
@@ -243,6 +244,23 @@ def test_routers_are_told_to_look_for_an_update(here: Scene) -> None:
                 while not told.heard:
                     await asyncio.sleep(0.05)
             assert (told.heard, spared.heard) == ([Look()], [])
+
+    asyncio.run(story())
+
+
+def test_a_router_is_told_at_once_that_a_roll_out_reaches_it(here: Scene) -> None:
+    async def story() -> None:
+        one, other = here.routers(2)
+        release = put_file(here.server, "8.0")
+        here.joe.ask("PUT", "/groups/field", {})
+        assert here.joe.ask("PUT", f"/groups/field/routers/{one.pdid}").status == 204
+        async with linked(Router(one, here.server.url)) as told, linked(Router(other, here.server.url)) as spared:
+            number = await asyncio.to_thread(begin, here.joe, release, "field")
+            async with asyncio.timeout(30):
+                while not told.heard:
+                    await asyncio.sleep(0.05)
+            assert (told.heard, spared.heard) == ([Look()], [])
+            await asyncio.to_thread(here.joe.post, f"/rollouts/{number}/cancel")
 
     asyncio.run(story())
 

@@ -69,24 +69,22 @@ def make(context: click.Context, group: str, note: str) -> None:
     click.echo(f"{made['account']}.{made['name']} has {made['routers']} routers")
 
 
-@group.command(cls=Command)
-@_group
-@click.argument("routers", metavar="ROUTER...", nargs=-1, required=True)
-@click.pass_context
-def add(context: click.Context, group: str, routers: tuple[str, ...]) -> None:
-    """Put routers into a group, out of the one in which they are."""
-    _members(context, "PUT", group, routers)
-    click.echo(f"{', '.join(routers)}: now in {group}")
+def _members(verb: str, method: str, done: str, text: str) -> None:
+    @_group
+    @click.argument("routers", metavar="ROUTER...", nargs=-1, required=True)
+    @click.pass_context
+    def command(context: click.Context, group: str, routers: tuple[str, ...]) -> None:
+        client = _client(context)
+        for router in routers:
+            client.ask(method, f"/groups/{segment(group)}/routers/{segment(router)}")
+        click.echo(f"{', '.join(routers)}: {done.format(group)}")
+
+    command.__doc__ = text
+    group.command(verb, cls=Command)(command)
 
 
-@group.command(cls=Command)
-@_group
-@click.argument("routers", metavar="ROUTER...", nargs=-1, required=True)
-@click.pass_context
-def remove(context: click.Context, group: str, routers: tuple[str, ...]) -> None:
-    """Take routers out of a group."""
-    _members(context, "DELETE", group, routers)
-    click.echo(f"{', '.join(routers)}: not in {group} any more")
+_members("add", "PUT", "now in {}", "Put routers into a group, out of the one in which they are.")
+_members("remove", "DELETE", "not in {} any more", "Take routers out of a group.")
 
 
 @group.command(cls=Command)
@@ -248,12 +246,6 @@ def _routers(client: Client, number: int) -> list[dict[str, Any]]:
     while more := client.ask("GET", here + (found[-1]["pdid"] if found else ""))["routers"]:
         found += more
     return found
-
-
-def _members(context: click.Context, method: str, group: str, routers: tuple[str, ...]) -> None:
-    client = _client(context)
-    for router in routers:
-        client.ask(method, f"/groups/{segment(group)}/routers/{segment(router)}")
 
 
 def _client(context: click.Context) -> Client:
