@@ -125,6 +125,7 @@ def test_chutes_without_scripts(greeter: Daemon, plain: Window) -> None:
     assert "delete greeter" in plain.text()
 
 
+@pytest.mark.slow
 def test_the_firmware_is_upgraded_kept_and_brought_back(
         owned: Daemon, plain: Window, window: Window, channel: Channel) -> None:
     target = targets.find(channel.firmware.target)

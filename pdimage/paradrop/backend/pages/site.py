@@ -20,11 +20,10 @@ from paradrop.backend.pages import chutes, entering, firmware, network, overview
 from paradrop.backend.pages.showing import HEADERS, HERE, go, show
 from paradrop.backend.pages.visit import Visit, check_form, parse_fields
 from paradrop.backend.pdfcd.access import asked_for_another_host, from_a_foreign_page
-from paradrop.backend.pdfcd.apiutils import getIP
+from paradrop.backend.pdfcd.app import exchange_of
 from paradrop.backend.pdfcd.problems import Problem, problem_of, response
 from paradrop.backend.pdfcd.server import ParadropAPIServer
 from paradrop.lib import settings
-from paradrop.lib.api import pdrest
 
 log = logging.getLogger(__name__)
 
@@ -122,13 +121,13 @@ def _endpoint(rest: ParadropAPIServer, pages: dict[str, Page]) -> Callable[[Requ
 
 
 def _visit(rest: ParadropAPIServer, request: Request) -> Visit:
-    return Visit(rest, None, _exchange(request).client, "", request.path_params, {}, {},
+    return Visit(rest, None, exchange_of(request).client, "", request.path_params, {}, {},
                  secure=request.url.scheme == "https")
 
 
 def _check_origin(request: Request) -> None:
     """Raise Problem 421 or 403 for what a browser sends because a page of somebody else's told it to."""
-    exchange = _exchange(request)
+    exchange = exchange_of(request)
     if refusal := asked_for_another_host(exchange, own_names()):
         raise Problem(421, refusal)
     site = request.headers.get("sec-fetch-site", "none")
@@ -142,14 +141,6 @@ def own_names() -> set[str]:
     """Return the names, in lower case, that the router answers to: its host's, also as .local, and the owner's."""
     host = socket.gethostname().lower()
     return {host, f"{host.partition('.')[0]}.local", *str(settings.PDFCD_HOST_NAMES or "").lower().split()}
-
-
-def _exchange(request: Request) -> pdrest.Request:
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    peer = request.client.host if request.client else ""
-    exchange = pdrest.Request(request.method, request.url.path, peer, headers)
-    exchange.client = getIP(exchange)
-    return exchange
 
 
 async def _read(request: Request) -> str:

@@ -85,7 +85,7 @@ def _modern(rest: ParadropAPIServer, methods: dict[str, Operation]) -> Handler:
 
 
 async def _operate(rest: ParadropAPIServer, operation: Operation, request: Request) -> Response:
-    exchange = _exchange(request)
+    exchange = exchange_of(request)
     if refusal := from_a_foreign_page(exchange):
         raise Problem(403, refusal)
     identity = await _who(rest, operation, request, exchange)
@@ -173,7 +173,7 @@ def _internal(rest: ParadropAPIServer) -> Handler:
 
 async def _identified(rest: ParadropAPIServer, request: Request) -> pdrest.Request:
     """Return the request for the documented resources, with who sent it, if he says."""
-    exchange = _exchange(request)
+    exchange = exchange_of(request)
     identity = await _identity(rest, request, exchange)
     if identity is not None:
         exchange.user, exchange.role = identity.user, identity.role
@@ -185,7 +185,8 @@ def _plain(exchange: pdrest.Request, text: str) -> Response:
     return Response(text, exchange.code, exchange.answerHeaders, "text/plain")
 
 
-def _exchange(request: Request) -> pdrest.Request:
+def exchange_of(request: Request) -> pdrest.Request:
+    """Return a request as the rest of the daemon sees it, with who is at its other end."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     peer = request.client.host if request.client else ""
     exchange = pdrest.Request(request.method, request.url.path, peer, headers)
