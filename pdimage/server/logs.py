@@ -32,5 +32,6 @@ def start(settings: Settings, *, verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     for noisy in ("huey", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("gnupg").setLevel(logging.ERROR)  # it warns of every empty keyring
     if settings.log_access:
         logging.getLogger("pdimage.server.metrics").setLevel(logging.INFO)

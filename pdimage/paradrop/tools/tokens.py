@@ -1,11 +1,13 @@
 """Where the command finds the token for a router.
 
 In this order: what the user gives (option or environment), what ``router login`` kept, and on the router itself what
-the daemon wrote for root; one that was started for a trial wrote it elsewhere.
+the daemon wrote for root; one that was started for a trial wrote it elsewhere. Of these two the newer counts: a daemon
+that was killed leaves its own behind.
 """
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,7 +23,7 @@ def find(host: str, port: int) -> str | None:
     if kept:
         return kept
     if host == "localhost" or isLoopback(host):
-        return _of_daemon(Path(settings.RUNTIME_HOME_DIR)) or _of_daemon(Path(settings.trialDirectory()) / "run")
+        return _of_daemon(Path(settings.RUNTIME_HOME_DIR), Path(settings.trialDirectory()) / "run")
     return None
 
 
@@ -38,11 +40,13 @@ def keep(host: str, port: int, token: str | None) -> Path:
     return place
 
 
-def _of_daemon(runtime: Path) -> str | None:
-    try:
-        return (runtime / "api/token").read_text().strip()
-    except OSError:
-        return None
+def _of_daemon(*runtimes: Path) -> str | None:
+    found: list[tuple[int, str]] = []
+    for runtime in runtimes:
+        with suppress(OSError):
+            place = runtime / "api/token"
+            found.append((place.stat().st_mtime_ns, place.read_text().strip()))
+    return max(found)[1] if found else None
 
 
 def directory() -> Path:

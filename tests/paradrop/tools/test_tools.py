@@ -303,3 +303,7 @@ def test_tokens_are_for_one_router(home: Path, monkeypatch: pytest.MonkeyPatch) 
     (home / "trial/run/api").mkdir(parents=True)
     (home / "trial/run/api/token").write_text("root's on trial\n")
     assert tokens.find("localhost", 5) == "root's on trial"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("left by a daemon that was killed\n")
+    os.utime(path, (1, 1))
+    assert tokens.find("localhost", 5) == "root's on trial"
