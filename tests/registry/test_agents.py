@@ -114,7 +114,6 @@ def test_what_happened_while_the_server_was_away(field: Field) -> None:
     until(lambda: field.shown("lemur")["awake"])
     assert (daemon.home / "fussy/update.toml").read_text().count("[hawkbit]") == 1
     field.server.kill()
-    until(lambda: state(daemon) == "connecting")
     history.append(update, history.Event(5, "reverted", "firmware-9: the page is not there", 3, to_version="9"))
     until(lambda: "the page is not there" in (daemon.home / "lib/link/outcomes.json").read_text())
     field.server.start("--no-worker")
