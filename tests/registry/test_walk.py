@@ -91,7 +91,7 @@ def scene(engine: Engine, tmp_path: Path) -> Iterator[Scene]:
         home.mkdir()
         server = Server(tmp_path / "data", {"name_length": 3, "link_seconds": 2.0, "listen": f"{SERVER}:8443",
                                             **self_signed(tmp_path / "tls", f"IP:{SERVER}")})
-        router = Daemon(home, engine, settings={"FIRMWARE_TARGET": f"{home}/firmware",
+        router = Daemon(home, engine, ("-v",), settings={"FIRMWARE_TARGET": f"{home}/firmware",
                                                 "FIRMWARE_KEYRING": f"{home}/fussy/keys",
                                                 "FIRMWARE_SETTINGS": f"{home}/fussy/update.toml"})
         with running_daemon(router):
@@ -143,6 +143,7 @@ def test_the_documented_walk(scene: Scene) -> None:
     assert any("create hello-world: Chute hello-world create success" in line for line in lines), "the log is followed"
     follower.send_signal(signal.SIGINT)
     assert follower.wait(20) == 0
+    assert "websockets" not in scene.router.log(), "each line would make another one about itself"
 
     through = scene.paradrop("chute", "list", "--router", "pd.joe.aardvark")
     assert through == scene.paradrop("chute", "list", *HERE, where=scene.nets.router)

@@ -97,6 +97,7 @@ def start_logging() -> Journal:
     else:
         file.setFormatter(JsonLines())
         root.addHandler(file)
-    for chatty in ("urllib3", "docker", "asyncio", "uvicorn"):
+    # A follower of the log through the link would have a record of each message that carries one.
+    for chatty in ("urllib3", "docker", "asyncio", "uvicorn", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return journal
