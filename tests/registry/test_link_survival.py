@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from paradrop.backend.link.messages import BUSY, Facts, Outcome, Report, later
+from paradrop.backend.link.messages import BUSY, Facts, Look, Outcome, Report, later
+from pdimage.server.registry.siblings import Siblings
 from tests.registry.conftest import HERE
 from tests.registry.linked import Closed, Router, linked
 from tests.registry.scene import LINKS, Scene, memory, scene
@@ -206,6 +207,11 @@ def test_links_that_end_in_several_processes_are_as_one(start: Start) -> None:
                 assert {found.status for found in await asyncio.gather(*asked)} == {200}
 
         await answers()
+        # each process is told which routers are to look for an update
+        assert await Siblings(here.server.data / "links", "test", 9).look(list(routers)) == 30
+        async with asyncio.timeout(30):
+            while any(router.heard != [Look()] for router in routers.values()):
+                await asyncio.sleep(0.1)
         # a copy is refused whichever process it comes to
         for _ in range(6):
             with pytest.raises(Closed, match="another router uses"):

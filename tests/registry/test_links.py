@@ -149,6 +149,21 @@ def test_who_does_not_keep_to_the_messages_is_cut(here: Scene, frames: list[str 
     assert "Traceback" not in here.server.log.read_text()
 
 
+def test_who_only_opens_links_and_says_nothing_keeps_nobody_else_out(here: Scene) -> None:
+    async def story() -> None:
+        card, = here.routers()
+        wires = [await Wire.open(here.server.url, "127.0.0.4") for _ in range(100)]
+        with pytest.raises(Closed) as closed:
+            await Wire.open(here.server.url, "127.0.0.4")
+        assert (closed.value.code, closed.value.reason) == (503, "10")
+        async with linked(Router(card, here.server.url, source="127.0.0.5")):
+            await here.until(card, awake=True)
+        for wire in wires:
+            wire.writer.transport.abort()
+
+    asyncio.run(story())
+
+
 def test_a_second_router_with_the_same_identity_is_refused_and_both_are_seen(here: Scene) -> None:
     async def story() -> None:
         card, = here.routers()
