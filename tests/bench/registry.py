@@ -36,12 +36,13 @@ IDLE_SECONDS = 30
 UPLOAD = 300 << 20
 
 
-async def live(card: Card, url: str, linked: Counter[str]) -> None:
+async def live(card: Card, url: str, linked: Counter[str], source: str) -> None:
     """Be a router: come back as one does, when it is told to, else after 1, 2, 4 … 300 seconds, half of them by chance.
     """
     delay = 1.0
+    await asyncio.sleep(60 * random.random())
     while True:
-        router = Router(card, url, handle=take)
+        router = Router(card, url, handle=take, source=source)
         try:
             await router.connect()
             linked["now"] += 1
@@ -75,8 +76,9 @@ async def take(exchange: Exchange) -> None:
 async def fleet(url: str, database: str, number: int) -> None:
     """Be so many routers; print how they are doing each half second."""
     linked: Counter[str] = Counter()
-    tasks = [asyncio.create_task(live(card, url, linked))
-             for card in enrol(database, "joe", [f"router{number}" for number in range(number)])]
+    cards = enrol(database, "joe", [f"router{number}" for number in range(number)])
+    tasks = [asyncio.create_task(live(card, url, linked, f"127.0.1.{1 + place % 250}"))
+             for place, card in enumerate(cards)]
     while not any(task.done() for task in tasks):
         print(json.dumps(linked), flush=True)
         await asyncio.sleep(0.5)
@@ -100,8 +102,12 @@ class Fleet:
 
     def wait(self, came: int) -> float:
         """Wait until all are linked, and have come so often in all; return when."""
+        told = time.monotonic()
         while self.said.get("now") != self.number or self.said["came"] < came:
             assert self.process.poll() is None
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                print(f"routers: {self.said}", file=sys.stderr)
             time.sleep(0.05)
         return time.monotonic()
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST = 300
+# What is told to one of too many from the same address.
+OTHERS_FIRST = 10
 # A process that is later than this with what it does each second has too much to do.
 _LATE = 0.25
 _SLOWEST = 4
@@ -34,11 +36,13 @@ class Admission:
         self._turn = -math.inf
         self._pending: Counter[str] = Counter()
 
-    def wait(self, now: float) -> int:
+    def wait(self, now: float, address: str = "") -> int:
         """Let one in (0), or return in how many seconds it is its turn. NOW: seconds of a clock that does not jump."""
-        self._left = min(self._rate, self._left + (now - self._since) * self._rate)
+        if self._pending[address] >= self._most // _SHARE:
+            return OTHERS_FIRST
+        self._left = min(max(self._rate, 1.0), self._left + (now - self._since) * self._rate)
         self._since = now
-        if self._left >= 1:
+        if self._left >= 1 and self._pending.total() < self._most:
             self._left -= 1
             return 0
         self._turn = max(self._turn, now) + 1 / self._rate
@@ -49,10 +53,6 @@ class Admission:
         each second, so that clients are still answered; then more again."""
         self._rate = max(self._rate / 2, self._full_rate / _SLOWEST) if late > _LATE else \
             min(self._rate * 1.25, self._full_rate)
-
-    def has_room(self, address: str) -> bool:
-        """Tell whether one more from this address may begin to prove who it is."""
-        return self._pending.total() < self._most and self._pending[address] < self._most // _SHARE
 
     @contextmanager
     def proving(self, address: str) -> Iterator[None]:

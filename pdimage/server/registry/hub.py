@@ -131,7 +131,7 @@ class Hub:
         if len(self.links) >= self.most:
             self.metrics.refused("full")
             return 60
-        seconds = self._admission.wait(now) if self._admission.has_room(address) else 10
+        seconds = self._admission.wait(now, address)
         if seconds:
             self.metrics.refused("rate")
         return seconds
@@ -327,7 +327,8 @@ class Hub:
     async def _beat(self) -> None:
         async with self._writing:
             written = await in_thread(self._presence.beat)
-            lacking = [link for pdid, link in self.links.items() if pdid not in written | self._arriving]
+            written |= self._arriving
+            lacking = [link for pdid, link in self.links.items() if pdid not in written]
         found = await in_thread(self._presence.find, [link.pdid for link in lacking])
         for link, known in zip(lacking, found, strict=True):
             self._drop(link)

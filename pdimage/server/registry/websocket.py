@@ -35,6 +35,11 @@ class _Protocol(WebSocketsSansIOProtocol):
         self.scope["extensions"]["abort"] = {"now": self.transport.abort}
         await super().run_asgi()
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # it was refused; else uvicorn takes that for a mistake, and logs it
+
 
 class Links:
     """The WebSockets of one process. ``protocol`` is what uvicorn is given."""
