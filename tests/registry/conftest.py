@@ -1,5 +1,6 @@
 """Servers with a registry, and people who use it."""
 
+import contextlib
 import ipaddress
 import itertools
 from collections.abc import Iterator
@@ -7,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from pdimage.cli import pdimage_command
+from pdimage.server import tables
 from tests.server.conftest import postgres, start
 from tests.server.serverprocess import Answered, Server
 
@@ -111,3 +114,12 @@ def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def joe(either: Server) -> Person:
     """Somebody new."""
     return register(either, f"joe{next(_number):05}")
+
+
+@contextlib.contextmanager
+def database(server: Server) -> Iterator[sa.Connection]:
+    """Have the database of a server, to let time pass."""
+    engine = tables.connect(str(server.settings.get("database") or f"sqlite:///{server.data / 'server.db'}"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()

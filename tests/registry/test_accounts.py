@@ -1,5 +1,6 @@
 """Accounts: registering, logging in and out, tokens, who is locked out, resets, and what administrators do."""
 
+import asyncio
 import contextlib
 import os
 import pty
@@ -7,20 +8,21 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from pdimage.server import tables
+from pdimage.server.refusals import Refused
+from pdimage.server.registry.passwords import AT_ONCE, WAITING, Passwords
 from tests.registry.conftest import (
     HERE,
     PASSWORD,
     SMALL,
     Person,
     administrator,
+    database,
     log_in,
     pdimage,
     register,
@@ -143,6 +145,25 @@ def test_many_guesses_at_once_are_no_more_than_one_after_the_other(joe: Person) 
     assert sorted(statuses) == [401] * 5 + [429] * 7
 
 
+def test_more_logins_than_can_be_hashed_are_sent_away() -> None:
+    async def at_once(many: int) -> list[bool | BaseException]:
+        passwords = Passwords()
+        return await asyncio.gather(*(passwords.are_same("", OTHER) for _ in range(many)), return_exceptions=True)
+
+    found = asyncio.run(at_once(AT_ONCE + WAITING + 3))
+    sent_away = [one for one in found if isinstance(one, Refused)]
+    assert [(one.status, one.headers) for one in sent_away] == [(503, {"Retry-After": "5"})] * 3
+    assert found.count(False) == AT_ONCE + WAITING
+
+
+def test_the_audit_log_is_kept_for_as_long_as_is_set(joe: Person) -> None:
+    with database(joe.server) as connection:
+        connection.execute(sa.text("UPDATE audit SET time = time - 86400 * 401 WHERE account = :name"),
+                           {"name": joe.name})
+    joe.post("/routers", {"name": "zebra"})
+    assert [entry["action"] for entry in joe.get("/audit").body["entries"]] == ["router.make"]
+
+
 def test_time_does_not_tell_which_names_there_are(joe: Person) -> None:
     def seconds(name: str) -> float:
         begun = time.perf_counter()
@@ -237,12 +258,3 @@ def test_a_password_is_asked_for_without_an_echo(tmp_path: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert shown.endswith(b"joesmith: user\r\n")
     assert PASSWORD.encode() not in shown
-
-
-@contextlib.contextmanager
-def database(server: Server) -> Iterator[sa.Connection]:
-    """Have the database of a server, to let time pass."""
-    engine = tables.connect(str(server.settings.get("database") or f"sqlite:///{server.data / 'server.db'}"))
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()

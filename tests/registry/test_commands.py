@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.registry.certificates import fingerprint, self_signed
-from tests.registry.conftest import PASSWORD, SMALL
+from tests.registry.conftest import PASSWORD, SMALL, pdimage
 from tests.server.conftest import Start
 
 
@@ -67,6 +67,13 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
     assert computer.kept["token"] != before
     assert "the name or the password is wrong" in computer.run("login", "-u", "joe", code=5)
     computer.run("login", "-u", "JOE", PARADROP_PASSWORD="another horse")
+    code = pdimage(server.data, "reset", "joe").split()[0]
+    assert "not good for this name" in computer.run("reset", "-u", "joe", code=5, PARADROP_CODE="0000-0000")
+    assert "Logged in as joe (user)" in computer.run("reset", "-u", "joe", PARADROP_CODE=code)
+    code = pdimage(server.data, "invite", "anndoe99").split()[0]
+    assert "Logged in as anndoe99 (user)" in computer.run(
+        "register", "-u", "anndoe99", "--invited", PARADROP_CODE=code, PARADROP_CONFIG_DIR=str(computer.place / "ann"),
+        PARADROP_SERVER=server.url)
     assert computer.run("router-delete", "aardvark", "--yes") == "aardvark is deleted\n"
     assert computer.run("logout") == "Logged out\n"
     assert computer.run("router-create", "zebra", code=5) == \

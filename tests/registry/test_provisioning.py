@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import urllib3
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fussy import keys
 from tests.registry.certificates import self_signed
-from tests.registry.conftest import AMPLE, SMALL, Person, register
+from tests.registry.conftest import AMPLE, SMALL, Person, database, register
 from tests.registry.devices import Device, secret_for
 from tests.server.conftest import Start
 from tests.server.parts import free_port
@@ -66,6 +67,9 @@ def test_a_secret_counts_once_but_for_the_same_key_until_the_first_link(joe: Per
         403, f"this secret was used already, for pd.{joe.name}.aardvark; get another one")
     assert [entry["action"] for entry in joe.get("/audit").body["entries"]][:2] == ["router.provisioned",
                                                                                   "router.provision"]
+    with database(joe.server) as connection:
+        connection.execute(sa.text("UPDATE routers SET seen = 1 WHERE pdid = :pdid"), {"pdid": first.body["pdid"]})
+    assert device.provision(joe.server, secret).status == 403
 
 
 def test_what_is_provisioned_must_be_provisioned_again_on_purpose(joe: Person) -> None:
@@ -186,6 +190,16 @@ def answers(server: Server) -> bool:
         return server.get("/health/live").status == 200
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def test_a_damaged_authority_is_told_and_not_made_anew(start: Start) -> None:
+    server = start("--no-worker")
+    server.close()
+    file = server.data / "registry/authority.pem"
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(AssertionError, match=r"cannot use the registry's authority .*; restore it from a backup"):
+        server.start("--no-worker")
+    assert file.stat().st_size == 300
 
 
 def pem(der: bytes) -> str:

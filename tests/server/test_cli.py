@@ -22,6 +22,11 @@ from tests.server.serverprocess import wait_until
     ("database = 'postgresql+psycopg://nobody@127.0.0.1:9/none'", "see the setting database"),
     ("queue = 'amqp://a'", "cannot use the queue 'amqp://a': write redis://HOST:PORT/DATABASE, or nothing"),
     ("store = 'ftp://a'", "cannot use the store ftp://a"),
+    ("tls_key = 'key.pem'", "tls_certificate and tls_key need each other"),
+    ("tls_key = 'k.pem'\ntls_certificate = 'c.pem'", "No such file or directory; see the settings tls_certificate and"),
+    ("channel = 'https://a'", "channel and channel_root need each other"),
+    ("name_length = 2", "name_length must be from 3 to 32"),
+    ("registration = 'maybe'", "Invalid enum value 'maybe'"),
     ("catalogue = 'nowhere.yaml'", "cannot be read: No such file or directory"),
     ("listen = '192.0.2.1:80'", "cannot listen on 192.0.2.1:80: Cannot assign requested address; name another"),
 ])

@@ -99,6 +99,7 @@ def test_a_server_comes_back_from_its_backup(start: Start, tmp_path: Path, image
     server = start()
     built = server.build().body
     key = server.get("/signing-key.asc").data
+    authority = (server.data / "registry/authority.pem").read_bytes()
     file = tmp_path / "backup.tar"
     assert run("backup", "--data", server.data, file, *(["--images"] if images else [])).returncode == 0
     assert file.stat().st_mode & 0o777 == 0o600
@@ -109,6 +110,7 @@ def test_a_server_comes_back_from_its_backup(start: Start, tmp_path: Path, image
     try:
         assert other.get(f"/api/build-request/{built['request_hash']}").body == built
         assert other.get("/signing-key.asc").data == key
+        assert (other.data / "registry/authority.pem").read_bytes() == authority
         download = other.get(f"/store/{built['request_hash']}/{built['sysupgrade']}")
         assert download.status == (200 if images else 404)
         assert other.build(packages=["clock"]).status == 200

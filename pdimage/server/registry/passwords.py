@@ -27,6 +27,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 << 10, parallelism=1)
+        self._here = 0
 
     @cached_property
     def _limit(self) -> anyio.CapacityLimiter:
@@ -61,6 +62,10 @@ class Passwords:
             return False
 
     async def _do(self, work: Callable[..., T], *arguments: str) -> T:
-        if self._limit.statistics().tasks_waiting >= WAITING:
+        if self._here >= AT_ONCE + WAITING:
             raise Refused(503, "too many log in at the moment; try again in 5 seconds", {"Retry-After": "5"})
-        return await anyio.to_thread.run_sync(work, *arguments, limiter=self._limit)
+        self._here += 1
+        try:
+            return await anyio.to_thread.run_sync(work, *arguments, limiter=self._limit)
+        finally:
+            self._here -= 1
