@@ -4,6 +4,7 @@
 which the next provisioning ends in SIGKILL: before each statement of its transaction, before its commit, and after it.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from pdimage.server.serving import serve
 from pdimage.server.settings import load
 
+_PR_SET_PDEATHSIG = 1
 _BEGIN = "routers.secret ="
 
 
@@ -41,6 +43,7 @@ def serve_once(config: Path) -> int:
     """Serve as another process, which is told to end when this one is; return how it ended."""
     child = os.fork()
     if child == 0:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         moments = Moments(config.parent / "kill-at")
         sa.event.listen(sa.Engine, "before_cursor_execute", moments.statement)
         sa.event.listen(sa.Engine, "commit", moments.moment)
