@@ -25,7 +25,7 @@ class Admission:
     0
     >>> gate.pace(late=1.0)
     >>> [gate.wait(now=20.0) for _ in range(3)]
-    [0, 1, 2]
+    [0, 1, 1]
     """
 
     def __init__(self, rate: float, pending: int = 200) -> None:
@@ -45,7 +45,7 @@ class Admission:
         if self._left >= 1 and self._pending.total() < self._most:
             self._left -= 1
             return 0
-        self._turn = max(self._turn, now) + 1 / self._rate
+        self._turn = max(self._turn, now) + 1 / self._full_rate
         return min(math.ceil(self._turn - now), LONGEST)
 
     def pace(self, late: float) -> None:
