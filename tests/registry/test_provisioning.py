@@ -156,6 +156,7 @@ class Killable(Server):
     program = "tests.registry.killing"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_at_any_moment_has_done_all_or_nothing(
     tmp_path: Path, store: dict[str, object],
 ) -> None:
