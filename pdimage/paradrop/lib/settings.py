@@ -85,7 +85,14 @@ _BELOW_CONFIG = {
     "LOG_PATH": "logs",
 }
 _BELOW_RUNTIME = {"PDCONFD_WRITE_DIR": "pdconfd"}
-_ELSEWHERE = {"UCI_CONFIG_DIR": "config", "DOCKER_CONFIG_FILE": "docker.default"}
+_ELSEWHERE = {
+    "UCI_CONFIG_DIR": "config",
+    "DOCKER_CONFIG_FILE": "docker.default",
+    "FIRMWARE_TARGET": "firmware",
+    "FIRMWARE_KEYRING": "fussy/keys",
+    "FIRMWARE_SETTINGS": "fussy/update.toml",
+    "CHUTE_IMAGE_DIR": "firmware/current/share/oci",
+}
 
 Value = str | int | float | bool | None
 

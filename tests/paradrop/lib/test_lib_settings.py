@@ -43,5 +43,5 @@ def test_a_setting_without_a_value_is_refused() -> None:
 
 def test_relocate_moves_every_path(home: Path) -> None:
     left = {name: value for name, value in vars(settings).items() if name.isupper() and isinstance(value, str)
-            and value.startswith(("/var/", "/etc/", "/tmp/")) and not value.startswith(str(home))}
+            and value.startswith(("/var/", "/etc/", "/opt/", "/tmp/")) and not value.startswith(str(home))}
     assert left == {}
