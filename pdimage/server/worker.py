@@ -59,6 +59,8 @@ class Worker:
         self._consumer.stop(graceful=True)
         for thread in self._threads:
             thread.join()
+        for _ in range(self.settings.workers):  # builds that the keeper began are over as well
+            self._places.acquire()
         self._signer.close()
 
     def is_well(self) -> bool:
