@@ -107,7 +107,7 @@ def test_the_page_shows_what_can_be_done(machine: Machine, tmp_path: Path) -> No
     for name, text in re.findall(r"^    (\S+\.toml) +((?:.+\n)(?: {8,}.+\n)*)", checks, re.MULTILINE):
         (tmp_path / "health.d" / name).write_text(re.sub(r"^ +", "", text, flags=re.MULTILINE))
     assert [check.name.removeprefix("health.d/") for check in owner.checks(tmp_path)] == [
-        "chutes.toml", "dhcp.toml", "dns.toml", "nat.toml", "way.toml"]
+        "chutes.toml", "dhcp.toml", "dns.toml", "nat.toml", "rules.toml", "way.toml"]
     fields = re.findall(r"^``(\w+)`` {2,}", page, re.MULTILINE)
     assert {*fields} == {*manifest.Check.__struct_fields__} - {"name"}
 
