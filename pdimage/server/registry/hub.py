@@ -314,7 +314,7 @@ class Hub:
     async def _write(self) -> None:
         async with self._writing:
             changes, self._changes = self._changes, Changes()
-            changes.ended -= self.links.keys()
+            changes.ended = {pdid for pdid in changes.ended if pdid not in self.links}
             if not changes:
                 return
             try:
