@@ -24,7 +24,7 @@ from typing import IO, NoReturn
 
 import bsdiff4  # noqa: F401 (the publisher imports it late, with more calls if a directory has changed meanwhile)
 
-from fussy import cli
+from fussy import cli, gpghome
 
 CHANGING = ("openat,write,pwrite64,mkdir,mkdirat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,unlink,"
             "unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,mknod,mknodat,"
@@ -61,10 +61,15 @@ def run(command: Command) -> int:
 
 
 def trace(command: Command, *options: str) -> Done:
-    """Run ``fussy COMMAND``, or a function, under strace with OPTIONS."""
-    with tempfile.TemporaryFile("w+") as output:
+    """Run ``fussy COMMAND``, or a function, under strace with OPTIONS.
+
+    Its directories for gpg lie in a place of their own: what others left in ``/run``, swept, would be more calls.
+    """
+    place = gpghome.short_place(["/run", "/tmp"])
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryDirectory(prefix="kill-", dir=place) as homes:
         child = os.fork()
         if not child:
+            gpghome.short_place = lambda candidates: Path(homes)
             os.kill(os.getpid(), signal.SIGSTOP)  # until strace watches it
             _run(command, output)
         os.waitpid(child, os.WUNTRACED)
@@ -74,6 +79,7 @@ def trace(command: Command, *options: str) -> Done:
                 time.sleep(0.001)
             os.kill(child, signal.SIGCONT)
             _, status = os.waitpid(child, 0)
+        gpghome.sweep(Path(homes))
         output.seek(0)
         return Done(os.waitstatus_to_exitcode(status), output.read())
 
@@ -105,7 +111,8 @@ def _run(command: Command, output: IO[str]) -> NoReturn:
 
 
 def _watched(process: int) -> bool:
-    return "TracerPid:\t0\n" not in Path(f"/proc/{process}/status").read_text()
+    """Tell whether strace holds a stopped process; before, one that goes on makes its first calls unseen."""
+    return "State:\tt" in Path(f"/proc/{process}/status").read_text()
 
 
 def points(command: Command, target: Path, log: Path, codes: Sequence[int] = (0,)) -> list[Point]:

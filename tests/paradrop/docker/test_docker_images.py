@@ -153,11 +153,14 @@ def test_an_absent_engine_is_a_clear_error_at_once(router: Router) -> None:
 @pytest.fixture
 def hung(engine: Engine) -> Iterator[None]:
     """The engine stands still."""
-    pids = [int(pid) for pid in engine.run("pgrep", "-P", str(engine.pid)).split()]
-    for pid in [engine.pid, *pids]:
+    pids = [engine.pid, *(int(pid) for pid in engine.run("pgrep", "-P", str(engine.pid)).split())]
+    for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 10
+    while set(engine.run("ps", "-L", "-o", "state=", "-p", ",".join(map(str, pids))).split()) != {"T"}:
+        assert time.monotonic() < end, "a thread of the engine goes on"
     yield
-    for pid in [engine.pid, *pids]:
+    for pid in pids:
         os.kill(pid, signal.SIGCONT)
 
 
