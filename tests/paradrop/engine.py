@@ -130,8 +130,8 @@ def running() -> Iterator[Engine]:
         subprocess.run(["ip", "-n", netns, "link", "set", "lo", "up"], check=True, timeout=20)
         with (root / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{netns}", "dockerd", "--data-root", str(root / "data"),
-                 "--exec-root", str(root / "exec"), "--pidfile", str(root / "pid"),
+                ["setpriv", "--pdeathsig", "TERM", "nsenter", f"--net=/run/netns/{netns}", "dockerd",
+                 "--data-root", str(root / "data"), "--exec-root", str(root / "exec"), "--pidfile", str(root / "pid"),
                  "--host", f"unix://{root}/docker.sock", "--bip", "172.31.7.1/24", "--restart=false"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         engine = Engine(root, netns, process.pid)

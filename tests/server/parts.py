@@ -1,6 +1,7 @@
 """The parts of a build server of more than one machine, as real processes: PostgreSQL, Redis, an S3 server (moto).
 
-They listen on loopback alone, keep their data in directories of their own, and can be killed and started again.
+They listen on loopback alone, keep their data in directories of their own, and can be killed and started again. None
+outlives the process that started it.
 """
 
 import os
@@ -18,6 +19,8 @@ from pathlib import Path
 import urllib3
 
 from tests.server.serverprocess import wait_until
+
+MORTAL = ["setpriv", "--pdeathsig", "KILL", "--"]
 
 
 def free_port() -> int:
@@ -40,8 +43,8 @@ class Part:
         def there() -> bool:
             if self._process is None or self._process.poll() is not None:
                 with self._log.open("ab") as log:
-                    self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                     start_new_session=True)
+                    self._process = subprocess.Popen([*MORTAL, *self._argv], stdin=subprocess.DEVNULL, stdout=log,
+                                                     stderr=log, start_new_session=True)
                 time.sleep(0.2)
             with socket.socket() as probe:
                 return self._process.poll() is None and probe.connect_ex(("127.0.0.1", self.port)) == 0
@@ -69,7 +72,9 @@ class Postgres(Part):
         super().__init__(argv, port, place / "log")
 
     def _as_postgres(self, program: str) -> list[str]:
-        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", str(self.programs / program)]
+        # a change of the user takes the signal back that would come when this process dies
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig", "KILL",
+                str(self.programs / program)]
 
     def run(self, program: str, *arguments: str) -> None:
         subprocess.run([*self._as_postgres(program), *arguments], check=True, timeout=120, stdout=subprocess.DEVNULL,
