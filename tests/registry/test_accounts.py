@@ -28,6 +28,7 @@ from tests.registry.conftest import (
     register,
     try_to_log_in,
 )
+from tests.registry.fleets import begin, put_file
 from tests.server.conftest import Start
 from tests.server.serverprocess import Answered, Server
 
@@ -203,6 +204,45 @@ def test_roles_and_locks_count_at_once(either: Server, joe: Person) -> None:
     assert log_in(either, joe.name).get("/audit").body["entries"][1]["text"] == "unlocked"
 
 
+def test_an_account_is_deleted_with_all_that_it_made(either: Server, joe: Person) -> None:
+    boss = administrator(either)
+    joe.post("/routers", {"name": "aardvark"})
+    assert joe.ask("PUT", "/groups/field", {}).status == 200
+    number = begin(joe, put_file(either, "8.0"))
+    refused = boss.ask("DELETE", f"/accounts/{joe.name}")
+    assert (refused.status, refused.body["error"]) == (
+        409, f"{joe.name} has 1 router; delete them first, or lock the account")
+    assert boss.ask("DELETE", f"/routers/pd.{joe.name}.aardvark").status == 204
+    assert joe.ask("DELETE", f"/accounts/{joe.name}").status == 403
+    assert boss.ask("DELETE", f"/accounts/{joe.name.upper()}").status == 204
+    assert [boss.get("/accounts").body, boss.get("/groups").body, boss.get(f"/rollouts/{number}").status] == [
+        {"accounts": [one for one in boss.get("/accounts").body["accounts"] if one["name"] != joe.name]},
+        {"groups": [one for one in boss.get("/groups").body["groups"] if one["account"] != joe.name]}, 404]
+    assert joe.get("/account").status == 401
+    assert try_to_log_in(either, joe.name, PASSWORD).status == 401
+    assert boss.ask("DELETE", f"/accounts/{joe.name}").status == 404
+    # who has the name now sees nothing of what was done under it before
+    again = register(either, joe.name)
+    assert [entry["action"] for entry in again.get("/audit").body["entries"]] == ["token.make", "account.add"]
+    all_of_it = [entry["action"] for entry in boss.get("/audit").body["entries"] if entry["account"] == joe.name]
+    assert all_of_it[2:7] == ["account.delete", "router.delete", "rollout.make", "group.make", "router.make"]
+
+
+def test_whatever_is_made_while_an_account_is_deleted_is_whole_or_not_there(either: Server) -> None:
+    boss = administrator(either)
+    for number in range(4):
+        joe = register(either, f"leaver{number}{boss.name}")
+        with ThreadPoolExecutor(8) as pool:
+            made = [pool.submit(joe.post, "/routers", {"name": f"router{n}"}) for n in range(2)]
+            made += [pool.submit(joe.ask, "PUT", f"/groups/group{n}", {}) for n in range(2)]
+            made += [pool.submit(joe.post, "/tokens", {"label": "more"})]
+            gone = boss.ask("DELETE", f"/accounts/{joe.name}")
+            statuses = {one.result().status for one in made}
+        assert statuses <= {200, 201, 401, 403, 409}
+        routers = [one for one in boss.get("/routers").body["routers"] if one["account"] == joe.name]
+        assert gone.status == (409 if routers else 204), gone.data
+
+
 def test_registration_by_invitation_and_none_at_all(start: Start) -> None:
     server = start("--no-worker", **SMALL, registration="invited")
     boss = administrator(server)
@@ -234,9 +274,13 @@ def test_accounts_on_the_servers_command_line(tmp_path: Path) -> None:
     assert run("add", "joesmith") == "joesmith: user\n"
     assert run("role", "joesmith", "admin") == "joesmith: admin\n"
     assert run("lock", "administrator") == "administrator: admin, locked\n"
+    assert run("delete", "joesmith", code=1) == \
+        "pdimage accounts delete: cannot do that: joesmith is the last administrator; make another one first\n"
     assert run("unlock", "administrator") == "administrator: admin\n"
     assert re.fullmatch(r"([0-9a-f]{4}-){4}[0-9a-f]{4}  \(until 20[-0-9 :]+Z\)\n", run("reset", "joesmith"))
     assert re.match(r"([0-9a-f]{4}-){4}[0-9a-f]{4}  ", run("invite", "anndoe99"))
+    assert run("add", "leaver00") == "leaver00: user\n"
+    assert run("delete", "LEAVER00") == "LEAVER00 is deleted\n"
     rows = [line.split() for line in run("list").splitlines()]
     assert [(row[0], row[1], row[4:]) for row in rows] == [
         ("administrator", "admin", []), ("anndoe99", "user", ["invited"]), ("joesmith", "admin", [])]

@@ -82,6 +82,36 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
     assert f"cannot reach a server at {server.url}" in computer.run("login", "-u", "joe", code=4)
 
 
+def test_an_administrator_leads_accounts_from_elsewhere(start: Start, computer: Computer) -> None:
+    server = start("--no-worker", **SMALL)
+    pdimage(server.data, "add", "bossboss", "--role", "admin")
+    computer.run("login", "-s", server.url, "-u", "bossboss")
+    code = computer.run("accounts", "invite", "anndoe99").split()[0]
+    elsewhere = {"PARADROP_CONFIG_DIR": str(computer.place / "anndoe99"), "PARADROP_SERVER": server.url}
+    computer.run("register", "-u", "anndoe99", "--invited", PARADROP_CODE=code, **elsewhere)
+    assert computer.run("accounts", "role", "anndoe99", "operator") == "anndoe99: operator\n"
+    assert computer.run("accounts", "list", code=5, **elsewhere) == (
+        "paradrop accounts list: the role operator may not do that (accounts.read); log in with an account that may\n")
+    assert computer.run("accounts", "lock", "anndoe99") == "anndoe99: operator, locked\n"
+    rows = [line.split() for line in computer.run("accounts", "list").splitlines()]
+    assert [(*row[:2], row[-1]) for row in rows] == [
+        ("NAME", "ROLE", "STATE"), ("anndoe99", "operator", "locked"), ("bossboss", "admin", "-")]
+    assert computer.run("accounts", "unlock", "anndoe99") == "anndoe99: operator\n"
+    code = computer.run("accounts", "reset", "anndoe99").split()[0]
+    assert "as anndoe99 (operator)" in computer.run("reset", "-u", "anndoe99", PARADROP_CODE=code, **elsewhere)
+    computer.run("router-create", "aardvark", **elsewhere)
+    assert "anndoe99 has 1 router; delete them first" in computer.run("accounts", "delete", "anndoe99", "--yes", code=1)
+    assert computer.run("router-clear", "pd.anndoe99.aardvark") == "pd.anndoe99.aardvark has no incident\n"
+    computer.run("router-delete", "pd.anndoe99.aardvark", "--yes")
+    assert computer.run("accounts", "delete", "anndoe99", "--yes") == "anndoe99 is deleted\n"
+    assert "there is no account 'anndoe99'" in computer.run("accounts", "lock", "anndoe99", code=1)
+    newest = computer.run("audit", "-n", "1").splitlines()
+    assert [newest[0].split(), newest[1].split()[2:]] == [
+        ["WHEN", "WHO", "FROM", "OF", "WHAT"],
+        ["bossboss", "127.0.0.1", "anndoe99", "account.delete:", "role", "operator"]]
+    assert json.loads(computer.run("accounts", "list", "--json"))[0]["name"] == "bossboss"
+
+
 def test_a_certificate_is_compared_once_and_then_known(start: Start, computer: Computer, tmp_path: Path) -> None:
     server = start("--no-worker", **SMALL, **self_signed(tmp_path / "first"), listen="127.0.0.1:0")
     shown = fingerprint(tmp_path / "first")

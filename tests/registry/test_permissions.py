@@ -15,7 +15,8 @@ PROBES: Mapping[Action, list[tuple[str, str]]] = {
     "router.read": [("GET", "/routers/pd.NAME.mine"), ("GET", "/routers/pd.NAME.mine/api/v1/status"),
                     ("GET", "/routers/pd.NAME.mine/v1/x")],
     "router.provision": [("POST", "/routers/pd.NAME.mine/provision")],
-    "router.lead": [("POST", "/routers/pd.NAME.mine/api/v1/x"), ("DELETE", "/routers/pd.NAME.mine/api/v1/x"),
+    "router.lead": [("DELETE", "/routers/pd.NAME.mine/incident"),
+                    ("POST", "/routers/pd.NAME.mine/api/v1/x"), ("DELETE", "/routers/pd.NAME.mine/api/v1/x"),
                     ("PUT", "/routers/pd.NAME.mine/v1/x")],
     "router.delete": [("DELETE", "/routers/pd.NAME.ROLE")],
     "group.read": [("GET", "/fleet?group=NAME.mine")],
@@ -33,6 +34,7 @@ PLAIN: Mapping[Action, list[tuple[str, str, object]]] = {
     "accounts.read": [("GET", "/accounts", None)],
     "accounts.change": [("PUT", "/accounts/nobody00", {}), ("POST", "/accounts/nobody00/reset", None),
                         ("POST", "/accounts/x/invite", None)],
+    "accounts.delete": [("DELETE", "/accounts/nobody00", None)],
 }
 # Lists, which show what is within reach.
 LISTS: Mapping[Action, str] = {"router.read": "/routers", "group.read": "/groups", "rollout.read": "/rollouts",

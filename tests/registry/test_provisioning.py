@@ -97,6 +97,10 @@ def test_a_device_of_somebody(joe: Person) -> None:
     left = joe.get("/routers/aardvark").body
     assert (left["provisioned"], left["incident"]) == (
         None, f"the device was provisioned again, as pd.{joe.name}.zebra")
+    assert [joe.ask("DELETE", "/routers/aardvark/incident").status for _ in range(2)] == [204, 204]
+    assert joe.get("/routers/aardvark").body["incident"] == ""
+    noted = [entry for entry in joe.get("/audit").body["entries"] if entry["action"] == "router.clear"]
+    assert [(entry["who"], entry["text"]) for entry in noted] == [(joe.name, left["incident"])]
     ann = register(joe.server, joe.name.replace("joe", "ann"))
     secret = secret_for(ann, "tiger")
     refused = device.provision(joe.server, secret)

@@ -66,6 +66,7 @@ def test_names_in_addresses(joe: Person, name: str) -> None:
         assert found.status == 404, (method, path, found.data)
     boss = administrator(joe.server)
     assert boss.ask("PUT", f"/accounts/{name}", {"role": "user"}).status == 404
+    assert boss.ask("DELETE", f"/accounts/{name}").status == 404
     assert boss.post(f"/accounts/{name}/invite").status == (404 if "%2f" in name else 400)
 
 

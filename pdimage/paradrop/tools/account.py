@@ -94,6 +94,15 @@ def router_delete(context: click.Context, name: str) -> None:
     click.echo(f"{name} is deleted")
 
 
+@click.command("router-clear", cls=Command)
+@click.argument("name")
+@click.pass_context
+def router_clear(context: click.Context, name: str) -> None:
+    """Forget the incident that the list shows for a router, once somebody has seen to it."""
+    server.client(_account(context)).ask("DELETE", f"/routers/{segment(name)}/incident")
+    click.echo(f"{name} has no incident")
+
+
 @click.group()
 def tokens() -> None:
     """See and end logins, and make tokens for programs."""
@@ -131,7 +140,7 @@ def end_token(context: click.Context, number: str) -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (
-    register, login, logout, password, reset, tokens, router_create, router_delete)
+    register, login, logout, password, reset, tokens, router_create, router_delete, router_clear)
 
 
 def _account(context: click.Context) -> server.Known:

@@ -13,7 +13,7 @@ import click
 import fussy
 from fussy.commands import Command
 from paradrop.lib import settings
-from paradrop.tools import account, fleet, routers, show, tokens
+from paradrop.tools import account, accounts, fleet, routers, show, tokens
 from paradrop.tools.client import Client, Result, router_at, segment
 from paradrop.tools.display import Display
 from paradrop.tools.errors import ToolError
@@ -41,7 +41,7 @@ def main(context: click.Context, verbose: bool, token: str | None) -> None:
     context.obj = {"verbose": verbose, "token": token}
 
 
-for _command in (*account.COMMANDS, *routers.COMMANDS, fleet.fleet):
+for _command in (*account.COMMANDS, *accounts.COMMANDS, *routers.COMMANDS, fleet.fleet):
     main.add_command(_command)
 
 

@@ -18,9 +18,10 @@ from pdimage.server import names
 from pdimage.server.refusals import Refused, bad
 from pdimage.server.registry.access import Caller
 from pdimage.server.registry.audit import Audit, Who
+from pdimage.server.registry.fleet.tables import actions, groups, rollouts
 from pdimage.server.registry.passwords import LONGEST
 from pdimage.server.registry.permissions import Role
-from pdimage.server.registry.tables import accounts, tokens
+from pdimage.server.registry.tables import accounts, routers, tokens
 from pdimage.server.settings import Settings
 from pdimage.server.tables import reading
 
@@ -166,13 +167,11 @@ class Accounts:
         :raises Refused: there is no such account (404), or nobody would be left to administer (409)
         """
         with self._engine.begin() as connection:
-            admins = set(connection.scalars(select(accounts.c.name).where(
-                accounts.c.role == "admin", accounts.c.locked == 0).with_for_update()))
-            account = self._there(connection, name)
+            account, is_last = self._with_admins(connection, name)
             role = role or account.role
             locked = account.locked if locked is None else locked
-            if admins == {account.name} and (locked or role != "admin"):
-                raise Refused(409, f"{account.name} is the last administrator; make another one first")
+            if is_last and (locked or role != "admin"):
+                raise _last(account)
             connection.execute(sa.update(accounts).where(accounts.c.name == account.name).values(
                 role=role, locked=int(locked)))
             if locked:
@@ -182,6 +181,28 @@ class Accounts:
             if said:
                 self._audit.note(connection, who, "account.change", account.name, account.name, ", ".join(said))
         return msgspec.structs.replace(account, role=role, locked=locked)
+
+    def delete(self, name: str, who: Who) -> None:
+        """Forget an account, with its tokens, its groups, its roll-outs and what they did. What is in the audit log
+        stays there.
+
+        :raises Refused: there is no such account (404), it has routers, or nobody would be left to administer (409)
+        """
+        with self._engine.begin() as connection:
+            account, is_last = self._with_admins(connection, name)
+            if is_last:
+                raise _last(account)
+            number = connection.scalar(select(sa.func.count()).where(routers.c.account == account.name))
+            if number:
+                raise Refused(409, f"{account.name} has {number} router{'s' * (number > 1)}; delete them first, or "
+                                   "lock the account")
+            own = connection.scalars(select(rollouts.c.id).where(
+                rollouts.c.account == account.name).with_for_update()).all()
+            connection.execute(sa.delete(actions).where(actions.c.rollout.in_(own)))
+            for table in (rollouts, groups, tokens):
+                connection.execute(sa.delete(table).where(table.c.account == account.name))
+            connection.execute(sa.delete(accounts).where(accounts.c.name == account.name))
+            self._audit.note(connection, who, "account.delete", account.name, account.name, f"role {account.role}")
 
     def new_token(self, name: str, kind: Kind, who: Who, *, read: bool = False, label: str = "",
                   days: float | None = None) -> tuple[str, Token]:
@@ -246,6 +267,13 @@ class Accounts:
             raise Refused(404, f"there is no account {names.shown(name)}")
         return _account(row)
 
+    def _with_admins(self, connection: sa.Connection, name: str) -> tuple[Account, bool]:
+        """Return an account that is to change, and whether it is the last administrator, until the transaction ends."""
+        admins = set(connection.scalars(select(accounts.c.name).where(
+            accounts.c.role == "admin", accounts.c.locked == 0).with_for_update()))
+        account = self._there(connection, name)
+        return account, admins == {account.name}
+
     def _new_code(self, connection: sa.Connection, name: str) -> tuple[str, float]:
         code = "-".join(secrets.token_hex(2) for _ in range(5))
         until = self.clock() + CODE_SECONDS
@@ -270,6 +298,10 @@ class Accounts:
 
 def _is(name: str) -> Any:
     return sa.func.lower(accounts.c.name) == (name.lower() if names.is_good("account", name) else "")
+
+
+def _last(account: Account) -> Refused:
+    return Refused(409, f"{account.name} is the last administrator; make another one first")
 
 
 def _account(row: Any) -> Account:

@@ -154,6 +154,12 @@ class AccountsApi:
         return answer(await in_thread(self.accounts.change, request.path_params["name"], asked.role, asked.locked,
                                       caller.who))
 
+    async def delete_account(self, request: Request) -> Response:
+        """Forget an account that has no routers, with its groups and roll-outs."""
+        caller = await self.registry.caller(request, "accounts.delete")
+        await in_thread(self.accounts.delete, request.path_params["name"], caller.who)
+        return answer(None, 204)
+
     async def reset_account(self, request: Request) -> Response:
         """Issue a code with which an account's password can be set once."""
         caller = await self.registry.caller(request, "accounts.change")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from pdimage.server.registry.tables import audit
+from pdimage.server.registry.tables import accounts, audit
 from pdimage.server.tables import reading
 
 _DAY = 86400.0
@@ -55,9 +55,13 @@ class Audit:
             text=text))
 
     def read(self, account: str | None, before: int, limit: int) -> list[Entry]:
-        """Return the newest lines, of one ACCOUNT or all, older than the line BEFORE."""
+        """Return the newest lines, of one ACCOUNT or all, older than the line BEFORE.
+
+        An account sees none from before it was made: they are of one that had its name and was deleted.
+        """
         wanted = sa.select(audit).where(audit.c.number < before).order_by(audit.c.number.desc()).limit(limit)
         if account is not None:
-            wanted = wanted.where(audit.c.account == account)
+            made = sa.select(accounts.c.made).where(accounts.c.name == account).scalar_subquery()
+            wanted = wanted.where(audit.c.account == account, audit.c.time >= made)
         with reading(self._engine) as connection:
             return [Entry(*row) for row in connection.execute(wanted)]

@@ -25,7 +25,7 @@ _name = click.argument("name")
 
 @click.group("accounts")
 def accounts_group() -> None:
-    """Make accounts of a server, list, lock and unlock them, give them roles and new passwords."""
+    """Make accounts of a server, list, lock, unlock and delete them, give them roles and new passwords."""
 
 
 @accounts_group.command("add", cls=Command)
@@ -84,6 +84,19 @@ def lock(config: Path | None, data: str | None, name: str) -> None:
 def unlock(config: Path | None, data: str | None, name: str) -> None:
     """Unlock an account."""
     _change(config, data, name, locked=False)
+
+
+@accounts_group.command("delete", cls=Command)
+@config_option
+@data_option
+@_name
+def delete(config: Path | None, data: str | None, name: str) -> None:
+    """Forget an account that has no routers, with its groups and roll-outs."""
+    from pdimage.server.registry.audit import SERVER
+
+    with _accounts(config, data) as accounts:
+        accounts.delete(name, SERVER)
+    click.echo(f"{name} is deleted")
 
 
 @accounts_group.command("reset", cls=Command)

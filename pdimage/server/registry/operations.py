@@ -81,6 +81,7 @@ def _administrators(api: AccountsApi) -> list[Operation]:
                   ASKED, secured=True),
         Operation("PUT", one, api.change_account, {200: ACCOUNT}, (*SENT, 401, 403, 404, 409),
                   fields(role=ROLE, locked=FLAG), secured=True),
+        Operation("DELETE", one, api.delete_account, {204: None}, (*ASKED, 404, 409), secured=True),
         Operation("POST", f"{one}/reset", api.reset_account, {200: CODE}, (*ASKED, 404), secured=True),
         Operation("POST", f"{one}/invite", api.invite, {201: CODE}, (*ASKED, 400, 409), secured=True),
     ]
@@ -96,6 +97,7 @@ def _routers(api: RoutersApi) -> list[Operation]:
         Operation("GET", one, api.show_router,
                   {200: fields("pdid", **{**ROUTER["properties"], "facts": {}})}, (*ASKED, 404), secured=True),
         Operation("DELETE", one, api.delete_router, {204: None}, (*ASKED, 404), secured=True),
+        Operation("DELETE", f"{one}/incident", api.clear_incident, {204: None}, (*ASKED, 404), secured=True),
         Operation("POST", f"{one}/provision", api.issue_secret, {200: fields(
             "pdid secret expires server server_certificate", pdid=TEXT, secret=TEXT, expires=TIME, server=TEXT,
             server_certificate=TEXT_OR_NULL)}, (*ASKED, 404), secured=True),

@@ -10,7 +10,7 @@ Role = Literal["user", "viewer", "operator", "admin"]
 Reach = Literal["none", "own", "all"]
 Action = Literal["account.read", "account.change", "router.read", "router.make", "router.provision", "router.lead",
                  "router.delete", "group.read", "group.change", "rollout.read", "rollout.lead", "rollout.approve",
-                 "accounts.read", "accounts.change", "audit.read"]
+                 "accounts.read", "accounts.change", "accounts.delete", "audit.read"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -31,7 +31,7 @@ ACTIONS: Mapping[Action, Allowed] = {
     "router.read":      Allowed(True, "own", "all", "all", "all"),  # list, facts, logs, what it answers to GET
     "router.make":      Allowed(False, "own", "none", "own", "own"),
     "router.provision": Allowed(False, "own", "none", "all", "all"),
-    "router.lead":      Allowed(False, "own", "none", "all", "all"),  # all else that is sent to the router
+    "router.lead":      Allowed(False, "own", "none", "all", "all"),  # all else that is sent to it, its incident
     "router.delete":    Allowed(False, "own", "none", "all", "all"),
     "group.read":       Allowed(True, "own", "all", "all", "all"),
     "group.change":     Allowed(False, "own", "none", "all", "all"),
@@ -40,6 +40,7 @@ ACTIONS: Mapping[Action, Allowed] = {
     "rollout.approve":  Allowed(False, "own", "none", "none", "all"),
     "accounts.read":    Allowed(True, "none", "none", "none", "all"),
     "accounts.change":  Allowed(False, "none", "none", "none", "all"),
+    "accounts.delete":  Allowed(False, "none", "none", "none", "all"),
     "audit.read":       Allowed(True, "own", "all", "all", "all"),
 }
 

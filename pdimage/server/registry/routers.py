@@ -15,7 +15,7 @@ from sqlalchemy import select
 from pdimage.server import names
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.audit import Audit, Who
-from pdimage.server.registry.tables import accounts, routers
+from pdimage.server.registry.tables import hold_account, routers
 from pdimage.server.settings import Settings
 from pdimage.server.tables import reading
 
@@ -80,11 +80,11 @@ class Routers:
     def make(self, account: str, name: str, who: Who) -> Router:
         """Make a router.
 
-        :raises Refused: the name is taken, or the account has too many (409)
+        :raises Refused: the name is taken, or the account has too many, or was deleted meanwhile (409)
         """
         pdid, most = f"pd.{account}.{name}", self._settings.account_routers
         with self._engine.begin() as connection:
-            connection.execute(select(accounts.c.name).where(accounts.c.name == account).with_for_update())
+            hold_account(connection, account)
             if connection.scalar(select(routers.c.pdid).where(has_pdid(pdid))) is not None:
                 raise Refused(409, f"there is a router {pdid} already; choose another name")
             number = connection.scalar(select(sa.func.count()).where(routers.c.account == account)) or 0
@@ -99,6 +99,13 @@ class Routers:
         with self._engine.begin() as connection:
             if connection.execute(sa.delete(routers).where(routers.c.pdid == router.pdid)).rowcount:
                 self._audit.note(connection, who, "router.delete", router.account, router.pdid)
+
+    def clear_incident(self, router: Router, who: Who) -> None:
+        """Forget what is noted of a router."""
+        with self._engine.begin() as connection:
+            if connection.execute(sa.update(routers).where(
+                    routers.c.pdid == router.pdid, routers.c.incident != "").values(incident="")).rowcount:
+                self._audit.note(connection, who, "router.clear", router.account, router.pdid, router.incident)
 
 
 def _router(row: Any) -> Router:

@@ -70,6 +70,13 @@ class RoutersApi:
         await self.registry.hub.cut(router.pdid)
         return answer(None, 204)
 
+    async def clear_incident(self, request: Request) -> Response:
+        """Forget the incident that is noted for a router: somebody has seen to it."""
+        caller = await self.registry.caller(request, "router.lead")
+        router = await self.registry.router(caller, "router.lead", request.path_params["name"])
+        await in_thread(self.routers.clear_incident, router, caller.who)
+        return answer(None, 204)
+
     async def issue_secret(self, request: Request) -> Response:
         """Issue a secret, with which a device can become this router, once and soon."""
         caller = await self.registry.caller(request, "router.provision")

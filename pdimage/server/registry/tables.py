@@ -7,6 +7,7 @@ the case they were given in and are compared without it; that two differ only in
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, ForeignKey, Integer, String, Table, Text
 
+from pdimage.server.refusals import Refused
 from pdimage.server.tables import metadata
 
 # ``password`` is empty, and a ``code`` there, while somebody is invited; the code resets a password as well.
@@ -84,3 +85,13 @@ audit = Table(
     Column("subject", String(80), nullable=False),
     Column("text", Text, nullable=False, server_default=""),
 )
+
+
+def hold_account(connection: sa.Connection, name: str) -> None:
+    """Keep an account from being deleted until the transaction ends, for what is made in it; those who make something
+    in it come one after the other.
+
+    :raises Refused: it was deleted (409)
+    """
+    if connection.execute(sa.select(accounts.c.name).where(accounts.c.name == name).with_for_update()).first() is None:
+        raise Refused(409, f"the account {name} was deleted")

@@ -12,7 +12,7 @@ from pdimage.server.refusals import Refused
 from pdimage.server.registry.audit import Audit, Who
 from pdimage.server.registry.fleet.tables import groups, rollouts
 from pdimage.server.registry.routers import Router
-from pdimage.server.registry.tables import routers
+from pdimage.server.registry.tables import hold_account, routers
 from pdimage.server.tables import reading
 
 
@@ -50,9 +50,10 @@ class Groups:
     def put(self, account: str, name: str, note: str, most: int, who: Who) -> Group:
         """Make a group, or change its note.
 
-        :raises Refused: the account has MOST groups already (409)
+        :raises Refused: the account has MOST groups already, or was deleted meanwhile (409)
         """
         with self._engine.begin() as connection:
+            hold_account(connection, account)
             changed = connection.execute(sa.update(groups).where(_is(account, name)).values(note=note)).rowcount
             if not changed:
                 if (connection.scalar(select(sa.func.count()).where(groups.c.account == account)) or 0) >= most:

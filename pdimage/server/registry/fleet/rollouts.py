@@ -14,6 +14,7 @@ from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.fleet.releases import Release
 from pdimage.server.registry.fleet.states import ROLLOUT, ActionState, Counts, Event, Plan, State
 from pdimage.server.registry.fleet.tables import actions, rollouts
+from pdimage.server.registry.tables import hold_account
 from pdimage.server.tables import reading
 
 Lead = Literal["approve", "pause", "resume", "cancel"]
@@ -89,10 +90,14 @@ class Rollouts:
         self.clock = clock
 
     def start(self, order: Order, who: Who) -> Rollout:
-        """Make a roll-out, which begins at once unless it wants approval."""
+        """Make a roll-out, which begins at once unless it wants approval.
+
+        :raises Refused: the account was deleted meanwhile (409)
+        """
         now = self.clock()
         release, state = order.release, "proposed" if order.approval else "running"
         with self._engine.begin() as connection:
+            hold_account(connection, order.account)
             number = connection.execute(sa.insert(rollouts).values(
                 account=order.account, group_name=order.group, release=release.id, title=release.title,
                 version=release.version, digest=release.digest,
