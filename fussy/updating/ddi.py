@@ -29,6 +29,7 @@ from fussy.updating.settings import Hawkbit, Settings
 from fussy.updating.web import Access, File, Reply, a_page_answers, origin
 
 _LINK = re.compile(r".*/controller/v1/[^/]+/([A-Za-z]+)/([A-Za-z0-9_-]{1,64})")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _QUERY = re.compile(r"[A-Za-z0-9_=&.-]{0,200}")
 _BUSY = (408, 429, 500, 502, 503, 504)
 _REFUSED = (401, 403, 404)
@@ -62,19 +63,38 @@ class Artifact(msgspec.Struct, frozen=True):
     links: dict[str, Link | list[Link]] = msgspec.field(name="_links", default_factory=dict)
 
 
+class Fact(msgspec.Struct, frozen=True):
+    """Something that the server says of a piece of software."""
+
+    key: str
+    value: str
+
+
 class Chunk(msgspec.Struct, frozen=True):
-    """A piece of software and its files."""
+    """A piece of software and its files.
+
+    Of ``metadata`` two keys count, which our own server has: ``digest``, that of the release's manifest, and
+    ``base:FILENAME``, the digest of the release that this delta starts from.
+    """
 
     artifacts: list[Artifact]
     name: str = ""
     version: str = ""
+    metadata: list[Fact] = []
+
+    def digest(self, key: str) -> str:
+        """Return the digest that is said to be KEY; "" if none is."""
+        return next((fact.value for fact in self.metadata if fact.key == key and _DIGEST.fullmatch(fact.value)), "")
 
 
 Handling = Literal["skip", "attempt", "forced"]
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """What is to run, and whether it may be downloaded and installed already."""
+    """What is to run, and how urgent it is to download and to install that.
+
+    ``skip``: not yet; ``attempt``: when it suits the device; ``forced``: at once.
+    """
 
     chunks: list[Chunk]
     download: Handling = "attempt"
@@ -177,7 +197,8 @@ class Server:
             raise UntrustedChannel(f"{self.name}: {printable(artifact.filename)[:100]} is to be had at "
                                    f"{printable(link)[:200] or 'no address'}: another host, or from https any, is "
                                    "followed by https only")
-        return File(url, fetching.limits(self._settings, self._settings.deadline), self._settings.proxy, self._access)
+        return File(url, fetching.limits(self._settings, self._settings.deadline), fetching.route(self._settings),
+                    self._access)
 
     def _link(self, base: Base, what: str) -> tuple[str, str]:
         """Return id and query of a link of the API."""
@@ -192,7 +213,7 @@ class Server:
 
     def _ask(self, method: str, path: str = "", body: bytes | None = None, query: str = "") -> Reply:
         allowed = fetching.limits(self._settings, self._settings.check_deadline)
-        place = File(f"{self.name}/{path}", allowed, self._settings.proxy, self._access)
+        place = File(f"{self.name}/{path}", allowed, fetching.route(self._settings), self._access)
         return place.ask(method, "", body, query)
 
     def _check(self, reply: Reply) -> None:

@@ -119,7 +119,7 @@ class Asking(Run):
     def _update(self) -> tuple[Outcome, str, int]:
         self._deadline = time.monotonic() + self.settings.deadline
         self._web = Web(self.settings.on_demand.server or _no_server(),
-                        fetching.limits(self.settings, self.settings.deadline), self.settings.proxy)
+                        fetching.limits(self.settings, self.settings.deadline), fetching.route(self.settings))
         self.source = self._web.name
         me = device.device(self.target, self.settings, state.load(self.target))
         self.version = me.version
@@ -243,7 +243,7 @@ class Asking(Run):
                                   "status); a newer release or other packages are needed")
 
         boards = [*me.boards, f"{request.target}/{request.profile}"]
-        source = Web(base, fetching.limits(self.settings, self.settings.deadline), self.settings.proxy)
+        source = Web(base, fetching.limits(self.settings, self.settings.deadline), fetching.route(self.settings))
         with self.bar("fetching") as show:
             bundle = downloads.fetch(self.place, way, [source], progress=show, troubles=self.troubles)
         self.downloaded = way.length

@@ -49,6 +49,11 @@ def limits(settings: Settings, seconds: float) -> Limits:
     return Limits(settings.patience, settings.lowest_speed, settings.bandwidth, time.monotonic() + seconds)
 
 
+def route(settings: Settings) -> sources.Route:
+    """Return how web servers are reached."""
+    return sources.Route(settings.proxy, settings.authority)
+
+
 def refresh(place: Path, settings: Settings, root: bytes, clock: Clock,
             troubles: list[FussyError]) -> tuple[sources.Source, list[Found]]:
     """Return the source with the newest metadata that can be believed, and what it offers; the lock is held.
@@ -60,7 +65,7 @@ def refresh(place: Path, settings: Settings, root: bytes, clock: Clock,
     """
     own: list[FussyError] = []
     for name in _newest_first(settings, own):
-        source = sources.connect(name, limits(settings, settings.check_deadline), settings.proxy)
+        source = sources.connect(name, limits(settings, settings.check_deadline), route(settings))
         try:
             with trusted.named(source):
                 found = trusted.refresh(place, root, source, clock, settings.product)
@@ -77,7 +82,7 @@ def stamps(settings: Settings, troubles: list[FussyError]) -> dict[str, bytes]:
     """Return the timestamp.json of each source that has one, not verified; TROUBLES gets what was wrong with others."""
     found = {}
     for name in sources.present(settings.sources):
-        source = sources.connect(name, limits(settings, settings.check_deadline), settings.proxy)
+        source = sources.connect(name, limits(settings, settings.check_deadline), route(settings))
         try:
             found[name] = sources.read(source, trusted.TIMESTAMP, trusted.MOST_TIMESTAMP)
         except (Unreachable, TooSlow, UntrustedChannel) as error:
@@ -123,7 +128,7 @@ def download(place: Path, settings: Settings, wanted: Found, *, progress: downlo
              troubles: list[FussyError] | None = None, name: str = downloads.UPDATES) -> Path:
     """Return a file of the channel on the target's disk, from the first source that has it; the lock is held."""
     allowed = limits(settings, settings.deadline)
-    there = [sources.connect(name, allowed, settings.proxy) for name in sources.present(settings.sources)]
+    there = [sources.connect(name, allowed, route(settings)) for name in sources.present(settings.sources)]
     return downloads.fetch(place, wanted, there, progress=progress, troubles=troubles, name=name)
 
 

@@ -271,19 +271,19 @@ class Tasked(Run):
         """Do what the server wants, if the owner wants it too."""
         ways = self._ways(wanted, me)
         name = named(ways[0].offer)
-        known = {self._kept.digests.get(sha256, "") for sha256 in self._files} - {""}
+        known = {ways[0].offer.digest, *(self._kept.digests.get(sha256, "") for sha256 in self._files)} - {""}
         if me.digest in known:
             raise _InUse(f"{name} is in use already")
         if failed := next((bad for bad in state.load(self.target).bad if bad.refused and bad.digest in known), None):
             raise OnlyRefused(f"cannot update: {name} failed on this device before: {failed.reason}")
-        self.choice = self._when(ways)
+        self.choice = self._when(ways, wanted)
         if self.choice.outcome == "available" and not self.wish.insist:
             self.choice = self._as_the_server_wants(wanted)
         if self.choice.outcome != "available":
             return self.choice.outcome, self.choice.reason, EXIT_CODES[self.choice.outcome]
         if self._look_only:
             return self._available()
-        done = self._install(me, lambda: self._once_more(ways), self._get, self._take)
+        done = self._install(me, lambda: self._once_more(ways, wanted), self._get, self._take)
         self._judge()
         return done
 
@@ -301,12 +301,19 @@ class Tasked(Run):
         reason = next((spoilt[one.sha256] for one in found if one.sha256 in spoilt), "")
         raise BadBundle(reason or f"cannot update: {self._server.name} names no bundle that this router can use")
 
-    def _when(self, ways: list[Found]) -> Choice:
-        """Return whether the owner lets it be installed now; if not, the server is told by which of his words."""
+    def _when(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
+        """Return whether the owner lets it be installed now; if not, the server is told by which of his words.
+
+        What is forced to be downloaded is there when his window opens.
+        """
         if self.wish.insist:
             return Choice("available", f"{named(ways[0].offer)} is there", ways)
-        owner = record.load_owner(self.target)
-        choice = choose.when(ways, self.settings, owner, datetime.now(), device.clock_is_set())
+        owner, settings = record.load_owner(self.target), self.settings
+        if wanted.update == "forced" and self._own.forced == "at-once":
+            settings = msgspec.structs.replace(settings, window="")
+        choice = choose.when(ways, settings, owner, datetime.now(), device.clock_is_set())
+        if choice.outcome == "outside-window" and wanted.download == "forced":
+            self._get_ahead(ways[0])
         if choice.outcome != "available":
             self._report(f"{choice.outcome}: {choice.reason}")
         return choice
@@ -323,18 +330,22 @@ class Tasked(Run):
         if wanted.update != "skip" and wanted.window != "unavailable":
             return self.choice
         line = f"{name} waits for the maintenance window of the server"
-        if not self._look_only:
-            if not (self.place / "downloads" / ways[0].sha256).exists():
-                self._get(ways[0], None)
-            self._report(line, "downloaded")
+        self._get_ahead(ways[0])
+        self._report(line, "downloaded")
         return Choice("outside-window", line, ways)
 
-    def _once_more(self, ways: list[Found]) -> Choice:
+    def _get_ahead(self, way: Found) -> None:
+        """Fetch what may not be installed yet."""
+        if not self._look_only and not (self.place / "downloads" / way.sha256).exists():
+            self._get(way, None)
+
+    def _once_more(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
         """Ask both again, after a download that may have taken long."""
-        base = self._still_wanted()
-        choice = self._when(ways)
+        if base := self._still_wanted():
+            wanted = self._server.task(base).deployment
+        choice = self._when(ways, wanted)
         if choice.outcome == "available" and base and not self.wish.insist:
-            choice = self._as_the_server_wants(self._server.task(base).deployment)
+            choice = self._as_the_server_wants(wanted)
         if choice.outcome == "available":
             self._report(f"installing {named(ways[0].offer)}")
         return choice
@@ -353,6 +364,12 @@ class Tasked(Run):
         self._report(f"downloading a {way.offer.kind} bundle of {named(way.offer)}", "download")
         return downloads.fetch(self.place, way, [self._server.file(self._files[way.sha256])], progress=progress,
                                troubles=self.troubles)
+
+    def _enable(self, bundle: Path, way: Found, me: Device, show: downloads.Progress | None) -> Found:
+        """Install what the channel has, and remember what is in its files: the server may want the same ones."""
+        for one in self.choice.ways if self.choice else ():
+            self._keep(actions.opened(self._kept, one.sha256, one.offer.digest))
+        return super()._enable(bundle, way, me, show)
 
     def _take(self, bundle: Path, way: Found, me: Device, show: downloads.Progress | None) -> Found:
         """Install what was fetched; return it by the name and version that it says itself."""
@@ -384,10 +401,11 @@ def _bundle(chunk: ddi.Chunk, file: ddi.Artifact, me: Device) -> Found | None:
     """Return what a file is by its name; None if it is none for this device."""
     if not file.filename.endswith(".gpg"):
         return None
-    delta = _DELTA.fullmatch(file.filename)
-    base = next((digest for digest in me.bases if delta and digest.startswith(delta[1])), "")
-    offer = Offer(kind="delta" if delta else "full", release=_line(chunk.name) or "the firmware", base=base,
-                  version=_line(chunk.version), digest=file.hashes.sha256)
+    delta, base = _DELTA.fullmatch(file.filename), chunk.digest(f"base:{file.filename}")
+    if delta and not base:
+        base = next((digest for digest in me.bases if digest.startswith(delta[1])), "")
+    offer = Offer(kind="delta" if delta or base else "full", release=_line(chunk.name) or "the firmware", base=base,
+                  version=_line(chunk.version), digest=chunk.digest("digest") or file.hashes.sha256)
     return Found(_line(file.filename), file.size, file.hashes.sha256, offer)
 
 

@@ -1,5 +1,6 @@
 """Keeps the updater from installing anything, and lets it go on (command ``fussy hold``)."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 def hold(target: Path, until: str = "", reason: str = "") -> Owner:
     """Install nothing until a local time (ISO 8601), or without one until :func:`release`.
 
-    :raises FussyError: that is no time
+    It takes the place of a postponement.
+
+    :raises FussyError: that is no time, or one that is over
     """
     try:
         end = int(datetime.fromisoformat(until).timestamp()) if until else 0
     except ValueError as error:
         raise FussyError(f"cannot hold until {until!r}: write 2026-12-24 or 2026-12-24T18:00") from error
+    if end and end <= time.time():
+        raise FussyError(f"cannot hold until {until}: by this router's clock that is over; it shows "
+                         f"{datetime.now():%Y-%m-%d %H:%M}")
     owner = Owner(held=True, held_until=end, reason=reason)
     record.save_owner(targets.find(target), owner)
     return owner

@@ -75,7 +75,7 @@ class _Led(Asking):
         :raises TooSlow: nobody decided anything
         """
         self._visits = Web(self._web.name, fetching.limits(self.settings, THINKING + self.settings.deadline),
-                           self.settings.proxy)
+                           fetching.route(self.settings))
         came = self._visits.ask("POST", "api/visits", msgspec.json.encode({
             "distro": router.distro, "version": router.version, "target": router.target, "board": router.profile,
             "installed": router.packages, "name": socket.gethostname()[:64],
@@ -90,7 +90,8 @@ class _Led(Asking):
             raise UntrustedChannel(f"{self.source}: it offers {printable(request.version)} to a router that has "
                                    f"{router.version} (rollback attack)")
         self._deadline = time.monotonic() + self.settings.deadline
-        self._web = Web(self._web.name, fetching.limits(self.settings, self.settings.deadline), self.settings.proxy)
+        self._web = Web(self._web.name, fetching.limits(self.settings, self.settings.deadline),
+                        fetching.route(self.settings))
         self.bar = partial(self._reporting, self.bar)
         return request
 

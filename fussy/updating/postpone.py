@@ -16,12 +16,13 @@ MOST_DAYS = 30
 
 
 def postpone(target: Path, days: float) -> Owner:
-    """Install nothing for so many days.
+    """Install nothing for so many days. It takes the place of a hold.
 
     :raises FussyError: fewer than none, or more than 30: for that there is ``fussy hold``
     """
     if not 0 < days <= MOST_DAYS:
-        raise FussyError(f"cannot postpone by {days:g} days: at most {MOST_DAYS} are possible; fussy hold has no end")
+        raise FussyError(f"cannot postpone by {days:g} days: at most {MOST_DAYS} are possible; fussy hold has no end, "
+                         "fussy hold --release ends both")
     found = targets.find(target)
     owner = Owner(postponed=int(time.time() + days * 86400))
     record.save_owner(found, owner)

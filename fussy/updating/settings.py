@@ -33,7 +33,8 @@ class Hawkbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table ``hawkbit``: the server that says what this router is to run, and by which name and token it knows it.
 
     ``certificate``: a file (PEM) with the one certificate that it may show; "": an authority must vouch for it.
-    ``when_away``: what decides once it could not be asked for ``away_hours``.
+    ``when_away``: what decides once it could not be asked for ``away_hours``. ``forced``: whether what it forces waits
+    for the owner's window all the same.
     """
 
     url: str = ""
@@ -44,6 +45,7 @@ class Hawkbit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = ""
     when_away: Literal["channel", "stay"] = "channel"
     away_hours: float = 24.0
+    forced: Literal["waits", "at-once"] = "waits"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True):
     check_deadline: float = 120.0
     deadline: float = 4 * 3600.0
     proxy: str = ""
+    authority: str = ""
     memory: int = 8
     device: str = ""
     boards: list[str] = []

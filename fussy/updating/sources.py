@@ -21,6 +21,19 @@ class Missing(Unreachable):
 
 
 @dataclass(frozen=True)
+class Route:
+    """How web servers are reached. ``proxy``: URL of a proxy, ``none``, or "" for what the environment says
+    (``http_proxy``, ``no_proxy`` …). ``authority``: a file (PEM) with authorities that may vouch for them, beside those
+    that the system knows."""
+
+    proxy: str = ""
+    authority: str = ""
+
+
+USUAL = Route()
+
+
+@dataclass(frozen=True)
 class Body:
     """The bytes of a file from START on. TOTAL is the size of the whole file, -1 if the source does not say.
     VALIDATOR names this state of the file; "" where the source has no such names."""
@@ -108,10 +121,10 @@ def present(names: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def connect(name: str, limits: Limits, proxy: str = "") -> Source:
+def connect(name: str, limits: Limits, route: Route = USUAL) -> Source:
     """Return the source of this name; nothing is asked of it yet."""
     if name.startswith("/"):
         return Directory(Path(name), limits)
     from fussy.updating.web import Web  # urllib3 takes a while to load
 
-    return Web(name, limits, proxy)
+    return Web(name, limits, route)

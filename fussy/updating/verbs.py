@@ -125,9 +125,14 @@ def log_command(target: Path, lines: int, as_json: bool) -> None:
 @click.option("--reason", default="", help="Shown where the hold is.")
 @click.option("--release", is_flag=True, help="End the hold (and a postponement).")
 def hold_command(target: Path, until: str, reason: str, release: bool) -> None:
-    """Keep fussy update from installing anything; it goes on looking."""
+    """Keep fussy update from installing anything; it goes on looking.
+
+    Of holds and postponements the last one counts.
+    """
     from fussy.updating import hold
 
+    if release and (until or reason):
+        raise click.UsageError("--release ends a hold; --until and --reason begin one")
     _say(hold.release(target) if release else hold.hold(target, until, reason))
 
 
@@ -135,7 +140,10 @@ def hold_command(target: Path, until: str, reason: str, release: bool) -> None:
 @click.argument("days", type=float)
 @_target
 def postpone_command(days: float, target: Path) -> None:
-    """Put updates off for DAYS days, at most 30."""
+    """Put updates off for DAYS days, at most 30; fussy hold --release ends that.
+
+    Of holds and postponements the last one counts.
+    """
     from fussy.updating import postpone
 
     _say(postpone.postpone(target, days))

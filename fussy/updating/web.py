@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,11 +30,12 @@ from urllib3.exceptions import (
     SSLError,
     SystemTimeWarning,
 )
+from urllib3.util.ssl_ import create_urllib3_context
 
 from fussy import __version__
-from fussy.errors import FussyError, TooSlow, Unreachable
+from fussy.errors import FussyError, SystemSetup, TooSlow, Unreachable
 from fussy.updating.pace import Limits, Pace
-from fussy.updating.sources import CHUNK, Body, Missing
+from fussy.updating.sources import CHUNK, USUAL, Body, Missing, Route
 
 _REDIRECTS = 5
 _MOST_REPLY = 1 << 20
@@ -140,17 +142,14 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 class Web:
-    """A channel below a URL.
+    """A channel below a URL."""
 
-    :param proxy: URL of a proxy, ``none``, or "" for what the environment says (``http_proxy``, ``no_proxy`` …)
-    """
-
-    def __init__(self, base: str, limits: Limits, proxy: str = "", access: Access | None = None) -> None:
+    def __init__(self, base: str, limits: Limits, route: Route = USUAL, access: Access | None = None) -> None:
         self.name = base.rstrip("/")
         self._limits = limits
-        self._proxy = proxy
+        self._route = route
         self._access = access
-        self._managers: dict[tuple[str, bytes], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, bytes, str], urllib3.PoolManager] = {}
 
     @contextmanager
     def open(self, path: str, start: int = 0, validator: str = "") -> Iterator[Body]:
@@ -230,19 +229,22 @@ class Web:
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         own = self._own(url)
-        key = proxy, pinned = self._proxy_for(url), own.certificate if own else b""
+        authority = self._route.authority if url.startswith("https:") else ""
+        key = proxy, pinned, _ = self._proxy_for(url), own.certificate if own else b"", authority
         if key not in self._managers:
             settings: dict[str, Any] = {"num_pools": 2, "maxsize": 1}
             if pinned:
                 settings |= {"cert_reqs": "CERT_NONE", "assert_fingerprint": hashlib.sha256(pinned).hexdigest()}
+            elif authority:
+                settings["ssl_context"] = _vouched(authority)
             made = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
             made.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
             self._managers[key] = made
         return self._managers[key]
 
     def _proxy_for(self, url: str) -> str:
-        if self._proxy:
-            return "" if self._proxy == "none" else self._proxy
+        if self._route.proxy:
+            return "" if self._route.proxy == "none" else self._route.proxy
         if not any(name.lower().endswith("_proxy") for name in os.environ):
             return ""
         from urllib.request import getproxies, proxy_bypass  # takes a while to load
@@ -315,6 +317,23 @@ class File(Web):
 def a_page_answers(name: str) -> Unreachable:
     """Return the error for HTML that comes in place of NAME."""
     return Unreachable(f"a web page answers in place of {name}: a captive portal? Log in to the network with a browser")
+
+
+def _vouched(authority: str) -> ssl.SSLContext:
+    """Return TLS for which the authorities of a file count, beside those of the system.
+
+    :raises SystemSetup: it can't be read, or has none
+    """
+    context = create_urllib3_context()
+    context.load_default_certs()
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a certificate in the file counts, whoever made it
+    try:
+        context.load_verify_locations(authority)
+    except OSError as error:
+        why = "it has no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SystemSetup(f"cannot use {authority}: {why}; name a file (PEM) with certificates of authorities as "
+                          "`authority` of the settings") from error
+    return context
 
 
 def _cause(error: BaseException) -> str:

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fussy.firmware import Firmware
+
+from .router import Router
 from .web import Answer, Server
 
 TOKEN = "f00dfeed"
@@ -28,12 +32,15 @@ class Hawkbit(Server):
     def __post_init__(self) -> None:
         super().__init__(self.directory)
 
-    def offer(self, number: int, *bundles: Path, name: str = "firmware", version: str = "", **handling: str) -> None:
-        """Want BUNDLES to run, as the action NUMBER; the name of the first tells name and version."""
+    def offer(self, number: int, *bundles: Path, name: str = "firmware", version: str = "",
+              metadata: Mapping[str, str] | None = None, **handling: str) -> None:
+        """Want BUNDLES to run, as the action NUMBER; METADATA is told of them."""
+        facts = [{"key": key, "value": value} for key, value in (metadata or {}).items()]
         self.cancel = False
         self.deployment = {"id": str(number), "deployment": {
             "download": "forced", "update": "forced", **handling,
-            "chunks": [{"part": "os", "name": name, "version": version, "artifacts": [*map(self.artifact, bundles)]}]}}
+            "chunks": [{"part": "os", "name": name, "version": version, "metadata": facts,
+                        "artifacts": [*map(self.artifact, bundles)]}]}}
 
     def artifact(self, bundle: Path) -> dict[str, Any]:
         content = bundle.read_bytes()
@@ -85,3 +92,24 @@ class Hawkbit(Server):
     def lines(self, start: int = 0) -> list[str]:
         """Return what was told since START, as ``execution finished: detail``."""
         return [f"{one['execution']} {one['result']['finished']}: {one['details'][0]}" for one in self.told[start:]]
+
+
+def table(fleet: Hawkbit, place: Path, **more: Any) -> dict[str, Any]:
+    return {"url": fleet.url, "tenant": "joe", "name": "aardvark", "token_file": str(place / "token"), **more}
+
+
+def bundle(firmware: Firmware, number: int, base: Path | None = None, **release: Any) -> Path:
+    files = {"etc/version": str(number), "app": b"program" * 1000 + str(number).encode(), **release.pop("files", {})}
+    tree = firmware.place / f"trees/firmware-{number}"
+    if not tree.exists():
+        firmware.tree(f"firmware-{number}", files, {"version": f"{number}.0", **release})
+    return firmware.pack_tree(tree, base=base)
+
+
+def has(router: Router, fleet: Hawkbit, firmware: Firmware, number: int = 1) -> None:
+    """Bring a first release onto the ROUTER."""
+    fleet.offer(1, bundle(firmware, number), name="firmware", version=f"{number}.0")
+    router.update(expect="updated")
+    assert (router.current(), fleet.deployment) == (f"firmware-{number}", None)
+    fleet.told.clear()
+    fleet.requests.clear()

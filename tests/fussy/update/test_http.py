@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fussy.channel import Offer
-from fussy.errors import NoSpace, TooSlow, Unreachable
+from fussy.errors import NoSpace, SystemSetup, TooSlow, Unreachable
 from fussy.updating import downloads, sources
 from fussy.updating.choose import Found
 from fussy.updating.pace import Limits
@@ -53,7 +54,8 @@ def limits(**settings: float) -> Limits:
 
 
 def fetch(place: Path, *urls: str, **settings: float) -> Path:
-    return downloads.fetch(place, FILE, [sources.connect(url, limits(**settings), "none") for url in urls])
+    route = sources.Route("none")
+    return downloads.fetch(place, FILE, [sources.connect(url, limits(**settings), route) for url in urls])
 
 
 def whole(place: Path, path: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_captive_portal(server: Server, place: Path, page: Answer) -> None:
 def test_proxies(server: Server, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = "http://updates.invalid/channel"
     with serving(tmp_path) as proxy:
-        source = sources.connect(asked, limits(), proxy.url)
+        source = sources.connect(asked, limits(), sources.Route(proxy.url))
         whole(place, downloads.fetch(place, FILE, [source]))
         assert proxy.requests == [f"channel/{FILE.place}"]
         downloads.forget(place)
@@ -223,8 +225,8 @@ def test_proxies(server: Server, place: Path, tmp_path: Path, monkeypatch: pytes
         for no_proxy in ("none", ""):
             monkeypatch.delenv("http_proxy", raising=False)
             with pytest.raises(Unreachable):
-                downloads.fetch(place, Found("x", 1, "1" * 64, FILE.offer), [sources.connect(asked, limits(),
-                                                                                            no_proxy)])
+                downloads.fetch(place, Found("x", 1, "1" * 64, FILE.offer), [
+                    sources.connect(asked, limits(), sources.Route(no_proxy))])
 
 
 def test_the_bandwidth_is_kept_to(server: Server, place: Path) -> None:
@@ -279,6 +281,46 @@ def test_nobody_there(place: Path) -> None:
         fetch(place, url)
 
 
+# --- who vouches for a server -----------------------------------------------------------------------------------------
+
+
+def certificate(place: Path, name: str, *more: str | Path) -> Path:
+    """Make a certificate with the key beside it; by itself, or by what MORE tells openssl."""
+    made = place / f"{name}.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-subj", f"/CN={name}", "-keyout", place / f"{name}.key", "-out", made, *more],
+                   check=True, capture_output=True)
+    return made
+
+
+def test_the_owner_names_who_may_vouch_for_a_server(server: Server, place: Path, tmp_path: Path) -> None:
+    """An authority, or the server's own certificate; it must be for the name by which the server is asked."""
+    for name in ("ours", "other"):
+        certificate(tmp_path, name)
+    own = certificate(tmp_path, "own", "-CA", tmp_path / "ours.pem", "-CAkey", tmp_path / "ours.key",
+                      "-addext", "subjectAltName=DNS:localhost")
+    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secure.load_cert_chain(own, tmp_path / "own.key")
+    server.http.socket = secure.wrap_socket(server.http.socket, server_side=True)
+    there = server.url.replace("http://127.0.0.1", "https://localhost")
+
+    def get(url: str, authority: str) -> Path:
+        downloads.forget(place)
+        route = sources.Route("none", str(tmp_path / authority) if authority else "")
+        return downloads.fetch(place, FILE, [sources.connect(url, limits(), route)])
+
+    for authority in ("ours.pem", "own.pem"):
+        whole(place, get(there, authority))
+    for url, authority in ((there, "other.pem"), (there, ""), (there.replace("localhost", "127.0.0.1"), "ours.pem")):
+        with pytest.raises(Unreachable, match="can't prove who it is: .*certificate verify failed"):
+            get(url, authority)
+    assert len(server.requests) == 2
+    (tmp_path / "empty.pem").touch()
+    for authority, why in (("nobody.pem", "No such file or directory"), ("empty.pem", "it has no certificate")):
+        with pytest.raises(SystemSetup, match=f"cannot use .*{authority}: {why};.* as `authority` of the settings"):
+            get(there, authority)
+
+
 # --- interrupted runs -------------------------------------------------------------------------------------------------
 
 _FETCH = """
@@ -325,7 +367,7 @@ def test_what_belongs_to_another_file_is_deleted(server: Server, place: Path) ->
 def test_what_does_not_fit_is_not_begun(server: Server, place: Path) -> None:
     huge = Found(FILE.path, 1 << 60, FILE.sha256, FILE.offer)
     with pytest.raises(NoSpace, match="are free"):
-        downloads.fetch(place, huge, [sources.connect(server.url, limits(), "none")])
+        downloads.fetch(place, huge, [sources.connect(server.url, limits(), sources.Route("none"))])
     assert server.requests == []
 
 

@@ -52,8 +52,11 @@ def test_a_hold_has_no_end_but_the_owners(router: Router, server: Server) -> Non
 
 
 def test_a_hold_until_a_day_and_a_postponement_end_by_themselves(router: Router) -> None:
-    router.run("--until", "2000-01-01", verb="hold")
+    record.save_owner(router.found, Owner(held=True, held_until=int(time.time())))
     router.update(check=True, expect="available")
+    said = router.run("--until", "2000-01-01", verb="hold", fails=1)
+    assert "cannot hold until 2000-01-01: by this router's clock that is over; it shows 20" in said
+    assert "--release ends a hold" in router.run("--release", "--until", "2999-12-24", verb="hold", fails=2)
     router.run("--until", "2999-12-24T18:00", verb="hold")
     assert "until 2999-12-24 18:00" in router.update(check=True, expect="held").line
     assert "cannot hold until 'tomorrow'" in router.run("--until", "tomorrow", verb="hold", fails=1)

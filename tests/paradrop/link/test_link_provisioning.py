@@ -88,6 +88,7 @@ def test_a_router_gets_all_it_needs_and_forgets_it_again(face: Router, registry:
     assert (updater.sources, updater.product) == ([CHANNEL["url"]], "router")
     assert updater.hawkbit is not None
     assert (updater.hawkbit.url, updater.hawkbit.tenant, updater.hawkbit.name) == (HAWKBIT["url"], "joe", "aardvark")
+    assert Path(updater.authority).read_text() == f"{identity.cert}\n"
     token = Path(updater.hawkbit.token_file)
     assert (token.read_text(), token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (
         "t0ken", 0o600, 0o700)
@@ -185,6 +186,7 @@ def test_what_the_server_refuses_is_told(face: Router, registry: Registry, home:
 
 @pytest.mark.parametrize(("more", "text"), [
     ({"pdid": "pds.production"}, "is not pd.<user>.<router>"), ({"certificate": "none"}, "not for this router's key"),
+    ({"authority": "none"}, "the server's authority is not a certificate"),
     ({"keyring": ["no key"]}, "not one OpenPGP public key"), ({"server": "ftp://x"}, "is not the address of a server"),
     ({"pdid": None}, "is not a server of routers"),
     ({"hawkbit": {**HAWKBIT, "url": "x"}}, "with what the server gives: hawkbit: url: 'x' is not"),
@@ -228,8 +230,12 @@ def test_certificates_of_the_server(face: Router, home: Path) -> None:
         assert wrong.endswith("it shows another certificate than the one that was to be expected")
         assert "is not a certificate" in order(face, registry, 409, server_certificate="x")["detail"]
         assert registry.asked == []
+        registry.more = {"channel": CHANNEL}
         order(face, registry, server_certificate=text)
-        assert (IdentityFile().identity or Identity("", "", "")).pinned == text
+        updater = owners.load(home / "fussy/update.toml")
+        identity = IdentityFile().identity
+        assert identity is not None and identity.pinned == text
+        assert Path(updater.authority).read_text() == f"{identity.cert}\n{text}"
 
 
 def test_a_certificate_that_the_clock_does_not_believe(home: Path) -> None:
@@ -298,8 +304,8 @@ def test_killed_at_each_write_it_is_as_before_or_complete(home: Path, registry: 
         work()
         assert owners.load(home / "fussy/update.toml").mode == "notify"
         assert (IdentityFile().identity or Identity("", "", "")).pdid == "pd.joe.aardvark"
-        assert sorted(path.name for path in (place / "keys").iterdir()) == ["identity.json", "server.pem",
-                                                                           "update-token"], point.text
+        assert sorted(path.name for path in (place / "keys").iterdir()) == [
+            "authority.pem", "identity.json", "server.pem", "update-token"], point.text
     assert 5 < kept < len(found)
 
 

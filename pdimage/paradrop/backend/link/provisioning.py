@@ -6,6 +6,7 @@
         asking.json            the key pair of a request under way, so that it can be repeated
         given.json             what the server has given: from here on the router is provisioned
         update-token           for roll-outs, with the server's certificate if it is pinned (server.pem)
+        authority.pem          for the updater: who may vouch for the channel
         identity.json          who it is; written last
 
     asking.json -> the server's answer -> given.json -> keyring, settings of the updater, identity.json -> neither
@@ -158,6 +159,8 @@ def _provision(order: Order) -> tuple[Identity, list[str]]:
     check_name(given.pdid)
     if not keypair.is_for(given.certificate, key):
         raise ParadropError("cannot provision: the server's answer is not for this router's key")
+    if not keypair.is_certificate(given.authority):
+        raise ParadropError("cannot provision: the server's authority is not a certificate (PEM)")
     _server(given.server)
     notes = updater.check(given, order.pinned)
     gift = Gift(given, key, order.pinned, order.digest, tuple(_new_signers(given)))

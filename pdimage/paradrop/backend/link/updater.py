@@ -6,6 +6,7 @@ stays as it is::
     # >>> from the server, as pd.joe.aardvark
     product = "router"
     sources = ["https://updates.example.org/channel"]
+    authority = "/var/lib/paradrop/keys/authority.pem"
     # <<<
     …what the owner wrote…
     # >>> from the server, as pd.joe.aardvark
@@ -40,6 +41,12 @@ def certificate_file() -> Path:
     return Path(settings.CONFIG_HOME_DIR) / "keys/server.pem"
 
 
+def authority_file() -> Path:
+    """Return where the updater finds who else may vouch for a channel by https: the server's authority, and the server
+    if it is pinned."""
+    return Path(settings.CONFIG_HOME_DIR) / "keys/authority.pem"
+
+
 def compose(text: str, given: Given, pinned: str) -> tuple[str, list[str]]:
     """Return the updater's settings with what the server gives, and what of it the owner has settled otherwise.
 
@@ -54,7 +61,7 @@ def compose(text: str, given: Given, pinned: str) -> tuple[str, list[str]]:
     if given.channel and (own.keys() & {"sources", "product", "on_demand"} or not given.channel.product):
         notes.append("the updater goes on with the channel that its settings name")
     elif given.channel:
-        head = _block(given.pdid, _channel(given.channel))
+        head = _block(given.pdid, _channel(given.channel) + _authority(given.channel) * ("authority" not in own))
     if given.hawkbit and "hawkbit" in own:
         notes.append("the updater goes on with the roll-outs that its settings name")
     elif given.hawkbit:
@@ -96,6 +103,8 @@ def write(given: Given, pinned: str) -> None:
     if given.hawkbit:
         disk.replace_file(token_file(), given.hawkbit.token.encode())
         disk.replace_file(certificate_file(), pinned.encode())
+    if given.channel:
+        disk.replace_file(authority_file(), "\n".join((given.authority, pinned)).encode())
     if not keeps_its_keys() and given.keyring:
         root = {"root.json": given.channel.root.encode()} if given.channel and _channel(given.channel) in made else {}
         signers.allow(Path(settings.FIRMWARE_KEYRING), given.keyring, root)
@@ -108,7 +117,7 @@ def remove(fingerprints: Sequence[str]) -> None:
     _replace(file, text, _BLOCK.sub("", text))
     if fingerprints and not keeps_its_keys():
         signers.disallow(Path(settings.FIRMWARE_KEYRING), fingerprints)
-    for file in (token_file(), certificate_file()):
+    for file in (token_file(), certificate_file(), authority_file()):
         file.unlink(missing_ok=True)
 
 
@@ -145,6 +154,10 @@ def _block(pdid: str, lines: str) -> str:
 
 def _channel(channel: Channel) -> str:
     return f"product = {_quoted(channel.product)}\nsources = [{_quoted(channel.url)}]\n"
+
+
+def _authority(channel: Channel) -> str:
+    return f"authority = {_quoted(str(authority_file()))}\n" if channel.url.startswith("https:") else ""
 
 
 def _hawkbit(hawkbit: Hawkbit, pinned: str) -> str:
