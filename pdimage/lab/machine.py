@@ -182,8 +182,11 @@ class VM:
         try:
             self.monitor.await_running(self.alive)
         except MonitorFailed as error:
-            said = " ".join((Path(self._env.prefix.paths.logs()) / f"{self.name()}.log").read_text().splitlines()[-2:])
-            raise MachineFailed(f"cannot start {self.name()}: {said or error}") from error
+            raise MachineFailed(f"cannot start {self.name()}: {self._last_words() or error}") from error
+
+    def _last_words(self) -> str:
+        """Return what QEMU said last."""
+        return " ".join((Path(self._env.prefix.paths.logs()) / f"{self.name()}.log").read_text().splitlines()[-2:])
 
     def _hardware(self, memory: Path | None) -> Hardware:
         spec = self._spec
@@ -222,7 +225,8 @@ class VM:
         deadline = time.monotonic() + seconds
         while (boot := self.console.boot_id()) in ("", after):
             if not self.alive():
-                raise MachineFailed(f"cannot wait for {self.name()}: it has stopped; it said:\n{self.console.tail()}")
+                raise MachineFailed(f"cannot wait for {self.name()}: it has stopped; it said:\n"
+                                    f"{self.console.tail()}\n{self._last_words()}")
             if time.monotonic() > deadline:
                 raise MachineFailed(f"cannot wait for {self.name()}: it did not come up in {seconds:.0f} s; it said:\n"
                                     f"{self.console.tail()}")
