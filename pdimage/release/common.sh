@@ -55,7 +55,13 @@ start_timers() { # a trial begins now, not at the next boot
 start_runtime() {
     if has_systemd; then
         systemctl daemon-reload
-        systemctl restart paradrop.service
+        mode=replace
+        if [ "$(systemctl is-active firmware-recover.service)" = activating ]; then
+            # A boot finishes an upgrade: the runtime would wait for that service, which waits for this hook.
+            systemctl start docker.service 2>/dev/null || true  # without one the runtime tells what it lacks
+            mode=ignore-dependencies
+        fi
+        systemctl restart --job-mode=$mode paradrop.service
         return
     fi
     mkdir -p "$RUN"

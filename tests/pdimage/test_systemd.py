@@ -138,6 +138,16 @@ def test_the_runtime_is_a_service_that_follows_the_release(
     machine.hook("router-2", "post-install")
     assert (machine.state(), machine.runs()) == ("active", "router-2")
 
+    # a boot that finishes an upgrade: the runtime comes after firmware-recover.service, which runs the hook
+    override = machine.root / "etc/systemd/system/firmware-recover.service.d/hook.conf"
+    override.parent.mkdir()
+    override.write_text("[Service]\nTimeoutStartSec=60\nExecStart=\n"
+                        "ExecStart=/opt/firmware/router-2/.post-install /opt/firmware/router-2 True\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "stop", "paradrop.service")
+    assert machine.run("systemctl", "start", "firmware-recover.service").returncode == 0
+    assert (machine.state(), machine.runs()) == ("active", "router-2")
+
     machine.hook("router-3", "pre-install")
     machine.current("router-3")
     done = machine.run("/opt/firmware/router-3/.post-install", "/opt/firmware/router-3")
