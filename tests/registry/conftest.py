@@ -13,10 +13,11 @@ from click.testing import CliRunner
 
 from pdimage.cli import pdimage_command
 from pdimage.server import tables
+from tests.registry.browsing import browser, plain, window
 from tests.server.conftest import postgres, start
 from tests.server.serverprocess import Answered, Server
 
-__all__ = ["postgres", "start"]
+__all__ = ["browser", "plain", "postgres", "start", "window"]
 
 HERE = "/registry/v1"
 PASSWORD = "correct horse"
@@ -108,6 +109,14 @@ def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def roomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same, with room for many routers."""
     yield from _serving(request, tmp_path_factory.mktemp("roomy"), **AMPLE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own for a module, on which names may be short."""
+    found = Server(tmp_path_factory.mktemp("fleet") / "data", {**AMPLE, "name_length": 3}).start("--no-worker")
+    yield found
+    found.close()
 
 
 @pytest.fixture

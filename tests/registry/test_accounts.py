@@ -211,7 +211,7 @@ def test_an_account_is_deleted_with_all_that_it_made(either: Server, joe: Person
     number = begin(joe, put_file(either, "8.0"))
     refused = boss.ask("DELETE", f"/accounts/{joe.name}")
     assert (refused.status, refused.body["error"]) == (
-        409, f"{joe.name} has 1 router; delete them first, or lock the account")
+        409, f"the account {joe.name} has 1 router; delete them first, or lock the account")
     assert boss.ask("DELETE", f"/routers/pd.{joe.name}.aardvark").status == 204
     assert joe.ask("DELETE", f"/accounts/{joe.name}").status == 403
     assert boss.ask("DELETE", f"/accounts/{joe.name.upper()}").status == 204

@@ -1,98 +1,22 @@
 """The pages of the fleet in a real browser: everything can be read without scripts, and the API decides who may what.
-
-With SCREENSHOTS=DIR in the environment the pictures are kept, in light and dark, wide and narrow.
 """
 
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
 import urllib3
 
 from tests.paradrop.process import Daemon, running
-from tests.registry.conftest import AMPLE, PASSWORD, administrator, pdimage, register
+from tests.registry.browsing import Window
+from tests.registry.conftest import PASSWORD, administrator, pdimage, register
+from tests.registry.field import Field, state, until
 from tests.registry.fleets import begin, make_devices, put_file
+from tests.server.parts import free_port
 from tests.server.serverprocess import Server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-
-CHROMIUM = shutil.which("chromium")
-LOOKS = (("light", 1100), ("dark", 360), ("light", 360), ("dark", 1100))
 PLAN = {"steps": [50, 100], "failures": 20, "least": 1, "success": 100}
-
-
-class Window:
-    """A window of a browser with one page of the fleet."""
-
-    def __init__(self, browser: "playwright.Browser", server: Server, pictures: Path, *, scripts: bool) -> None:
-        self.context = browser.new_context(java_script_enabled=scripts, bypass_csp=scripts)
-        self.context.set_default_timeout(30_000)
-        self.page = self.context.new_page()
-        self.server, self.pictures = server, pictures
-
-    def go(self, path: str) -> None:
-        self.page.goto(self.server.url + path)
-
-    def text(self) -> str:
-        return self.page.inner_text("main")
-
-    def press(self, button: str) -> None:
-        self.page.click(f"button:text-is('{button}'), a.button:text-is('{button}')")
-
-    def fill(self, **fields: str) -> None:
-        for name, value in fields.items():
-            self.page.fill(f"#{name}", value)
-
-    def log_in(self, name: str) -> None:
-        self.go("/fleet/login")
-        self.fill(name=name, password=PASSWORD)
-        self.press("Log in")
-
-    def look(self, name: str) -> None:
-        for scheme, width in LOOKS if "SCREENSHOTS" in os.environ else LOOKS[:2]:
-            self.page.emulate_media(color_scheme=scheme)
-            self.page.set_viewport_size({"width": width, "height": 780})
-            self.page.screenshot(path=self.pictures / f"{name}-{scheme}-{width}.png", full_page=True)
-            assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (name, width)
-            found = axe.Axe().run(self.page).response["violations"]
-            assert not found, (name, scheme, [(one["id"], one["nodes"][0]["html"]) for one in found])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    found = Server(tmp_path_factory.mktemp("fleet") / "data", {**AMPLE, "name_length": 3}).start("--no-worker")
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    if CHROMIUM is None:
-        pytest.skip("Debian's chromium is not installed")
-    with playwright.sync_playwright() as running_browser:
-        found = running_browser.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def window(browser: "playwright.Browser", server: Server, tmp_path: Path) -> Iterator[Window]:
-    pictures = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    pictures.mkdir(parents=True, exist_ok=True)
-    one = Window(browser, server, pictures, scripts=True)
-    yield one
-    one.context.close()
-
-
-@pytest.fixture
-def plain(browser: "playwright.Browser", server: Server, tmp_path: Path) -> Iterator[Window]:
-    one = Window(browser, server, tmp_path, scripts=False)
-    yield one
-    one.context.close()
 
 
 def test_from_registering_to_a_router_that_is_awake(window: Window, server: Server, tmp_path: Path) -> None:
@@ -142,11 +66,49 @@ def test_from_registering_to_a_router_that_is_awake(window: Window, server: Serv
     assert window.page.url.endswith("/fleet/login")
 
 
+def test_a_clone_is_shown_and_seen_to_and_a_router_put_into_a_group(
+    server: Server, window: Window, tmp_path: Path,
+) -> None:
+    zoe = register(server, "zoe")
+    with ExitStack() as undo:
+        field = Field(server, zoe, tmp_path, undo)
+        first = field.router("first", free_port())
+        field.provision(first, "aardvark")
+        until(lambda: field.shown("aardvark")["awake"])
+        shutil.copytree(first.home / "lib", tmp_path / "second/lib")
+        second = field.router("second", free_port())
+        until(lambda: state(second) == "clone")
+        window.log_in("zoe", PASSWORD)
+        incident = window.page.inner_text("p.problem")
+        assert incident.startswith("pd.zoe.aardvark: two routers use this identity, at 127.0.0.1 and at 127.0.0.1 (")
+        assert incident.endswith("the newer, at 127.0.0.1, was told to be provisioned again")
+        window.look("fleet-clone")
+        window.page.click(".problem a")
+        assert window.page.inner_text(".problem p") == incident.removeprefix("pd.zoe.aardvark: ")
+        window.look("fleet-router-clone")
+        field.provision(second, "badger", again=True)
+        until(lambda: field.shown("badger")["awake"])
+        window.press("I have seen to it")
+        assert window.page.locator(".problem").count() == 0
+        assert field.shown("aardvark")["incident"] == ""
+
+    assert zoe.ask("PUT", "/groups/field", {}).status == 200
+    for group in ("field", "none"):
+        window.page.reload()
+        window.page.select_option("#group", label=group)
+        window.press("Put it there")
+        assert window.page.inner_text("dt:text-is('Group') + dd") == group
+        window.go("/fleet?group=zoe.field")
+        assert ("pd.zoe.aardvark" in window.text()) == (group == "field")
+        window.go("/fleet/routers/pd.zoe.aardvark")
+    assert [entry["action"] for entry in zoe.get("/audit").body["entries"][:2]] == ["group.leave", "group.join"]
+
+
 def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, plain: Window, window: Window) -> None:
     ann, boss = register(server, "ann"), administrator(server)
     devices = make_devices(ann, 4, "field")
     release = put_file(server, "8.0")
-    plain.log_in("ann")
+    plain.log_in("ann", PASSWORD)
     plain.go("/fleet/groups")
     plain.fill(group="attic", note="under the roof")
     plain.press("Make it")
@@ -167,7 +129,7 @@ def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, p
     assert "waits for approval by somebody other than ann" in plain.text()
     assert plain.page.locator("button:text-is('Approve it')").count() == 0, "not by who made it"
 
-    window.log_in(boss.name)
+    window.log_in(boss.name, PASSWORD)
     window.go("/fleet/rollouts")
     window.look("fleet-rollouts")
     window.page.click("text=ann.field")
@@ -203,7 +165,7 @@ def test_pages_may_what_the_api_lets_them(server: Server, plain: Window) -> None
     eve, owner = register(server, "eve"), register(server, "owner")
     make_devices(owner, 1, "mine")
     number = begin(owner, put_file(server, "8.0"), "mine")
-    plain.log_in("eve")
+    plain.log_in("eve", PASSWORD)
     for path in ("/fleet/routers/pd.owner.r000", f"/fleet/rollouts/{number}", "/fleet?group=owner.mine",
                  "/fleet/rollouts/none"):
         plain.go(path)

@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 from pdimage.server.desk import Desk
 from pdimage.server.pages.building import Building
 from pdimage.server.pages.choosing import Choosing
+from pdimage.server.pages.fleetaccounts import AccountPages
 from pdimage.server.pages.fleetdoor import Door
 from pdimage.server.pages.fleetrollouts import RolloutPages
 from pdimage.server.pages.fleetrouters import RouterPages
@@ -37,18 +38,22 @@ def routes(desk: Desk, fleet: Fleet) -> list[BaseRoute]:
 
 def _fleet(fleet: Fleet) -> list[BaseRoute]:
     door = Door(fleet, Api(fleet))
-    routers, rollouts = RouterPages(door), RolloutPages(door)
+    routers, rollouts, accounts = RouterPages(door), RolloutPages(door), AccountPages(door)
     inside = {
         "/fleet": (routers.routers, routers.make), "/fleet/logout": (None, door.log_out),
         "/fleet/groups": (routers.groups, routers.change_groups), "/fleet/audit": (routers.audit, None),
         "/fleet/rollouts": (rollouts.rollouts, rollouts.start), "/fleet/rollouts/new": (rollouts.new, None),
         "/fleet/rollouts/{rollout}": (rollouts.rollout, rollouts.lead),
-        "/fleet/routers/{router}": (routers.router, routers.lead)}
+        "/fleet/routers/{router}": (routers.router, routers.lead),
+        "/fleet/account": (accounts.own, accounts.change_own), "/fleet/accounts": (accounts.all, accounts.invite),
+        "/fleet/accounts/{account}": (accounts.one, accounts.lead)}
     return [
         Route("/fleet/login", showing(door.ask_password), methods=["GET"]),
         Route("/fleet/login", showing(door.log_in), methods=["POST"]),
         Route("/fleet/register", showing(door.ask_name), methods=["GET"]),
         Route("/fleet/register", showing(door.register), methods=["POST"]),
+        Route("/fleet/reset", showing(door.ask_code), methods=["GET"]),
+        Route("/fleet/reset", showing(door.reset), methods=["POST"]),
         *(Route(path, door.inside(page), methods=[method]) for path, pages in inside.items()
           for method, page in zip(("GET", "POST"), pages, strict=True) if page),
     ]

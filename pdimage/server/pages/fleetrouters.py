@@ -80,7 +80,7 @@ class RouterPages:
         return await self._show(visit)
 
     async def lead(self, visit: Visit) -> Response:
-        """Provision a router again, put it into a group, or delete it."""
+        """Provision a router again, put it into a group, forget its incident, or delete it."""
         name, what = _name(visit), visit.field("action")
         if what == "provision":
             secret = await self.api.ask(visit.request, "POST", f"{_router(name)}/provision")
@@ -90,6 +90,9 @@ class RouterPages:
         if what == "delete":
             await self.api.ask(visit.request, "DELETE", _router(name))
             return go("/fleet")
+        if what == "clear":
+            await self.api.ask(visit.request, "DELETE", f"{_router(name)}/incident")
+            return go(f"/fleet/routers/{quote(name)}")
         if what == "group":
             await self._group(visit, name)
             return go(f"/fleet/routers/{quote(name)}")

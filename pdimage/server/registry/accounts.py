@@ -194,8 +194,8 @@ class Accounts:
                 raise _last(account)
             number = connection.scalar(select(sa.func.count()).where(routers.c.account == account.name))
             if number:
-                raise Refused(409, f"{account.name} has {number} router{'s' * (number > 1)}; delete them first, or "
-                                   "lock the account")
+                raise Refused(409, f"the account {account.name} has {number} router{'s' * (number > 1)}; delete them "
+                                   "first, or lock the account")
             own = connection.scalars(select(rollouts.c.id).where(
                 rollouts.c.account == account.name).with_for_update()).all()
             connection.execute(sa.delete(actions).where(actions.c.rollout.in_(own)))

@@ -110,11 +110,7 @@ class AccountsApi:
         """Change the password; all tokens end, and a new login begins."""
         caller = await self.registry.caller(request, "account.change")
         asked = await read(request, self.settings, NewPassword)
-        account = await self.registry.prove(caller.account, asked.old, client_of(request))
-        digest = await self.registry.passwords.digest(check_password(asked.new))
-        await in_thread(self.accounts.set_password, account.name, digest, caller.who)
-        text, token = await in_thread(self.accounts.new_token, account.name, "login", caller.who)
-        return _fresh(text, token, account)
+        return _fresh(*await self.registry.change_password(caller, asked.old, asked.new, "login"))
 
     async def reset(self, request: Request) -> Response:
         """Set a password with a code that an administrator issued; all tokens end."""

@@ -9,7 +9,7 @@ from pdimage.server.http import in_thread
 from pdimage.server.names import shown
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.access import Access, Caller
-from pdimage.server.registry.accounts import Account, Accounts, Kind, Token
+from pdimage.server.registry.accounts import Account, Accounts, Kind, Token, check_password
 from pdimage.server.registry.admission import Admission
 from pdimage.server.registry.audit import Audit, Who
 from pdimage.server.registry.authority import Authority, open_authority
@@ -75,6 +75,17 @@ class Registry:
         """
         account = await self.prove(name, password, address)
         text, token = await in_thread(self.accounts.new_token, account.name, kind, Who(account.name, address))
+        return text, token, account
+
+    async def change_password(self, caller: Caller, old: str, new: str, kind: Kind) -> tuple[str, Token, Account]:
+        """Give the account of a caller another password; all tokens end. Return a new one, and the account.
+
+        :raises Refused: the old password is wrong (401), the new one can be none (400), and as :meth:`log_in`
+        """
+        account = await self.prove(caller.account, old, caller.address)
+        digest = await self.passwords.digest(check_password(new))
+        await in_thread(self.accounts.set_password, account.name, digest, caller.who)
+        text, token = await in_thread(self.accounts.new_token, account.name, kind, caller.who)
         return text, token, account
 
     async def prove(self, name: str, password: str, address: str) -> Account:
