@@ -129,8 +129,8 @@ def _update(target: Target, settings: Path) -> Update | None:
 
 def _opens(settings: Path) -> int:
     """Return when the owner's window opens next, as a Unix time; 0 when there is none, or it can't be read."""
+    from fussy import windows
     from fussy.updating import settings as owners
-    from fussy.updating import windows
 
     try:
         found = windows.parse(owners.load(settings).window)

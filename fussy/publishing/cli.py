@@ -171,9 +171,13 @@ def listing(session: Session, product: str | None, as_json: bool) -> None:
         click.echo(name)
         for one in there:
             facts = summary(one)
-            deltas = f"{len(facts['deltas'])} deltas" + (f", {len(facts['parts'])} parts" if facts["parts"] else "")
+            others = _count(facts["deltas"], "delta") + (f", {_count(facts['parts'], 'part')}" if facts["parts"] else "")
             click.echo(f"  {one.full.release:24} {one.full.version or '-':12} {one.full.percent:g} %  "
-                       f"{size(facts['full']['length'])}, {deltas}")
+                       f"{size(facts['full']['length'])}, {others}")
+
+
+def _count(files: list[Any], kind: str) -> str:
+    return f"{len(files)} {kind}{'s' * (len(files) != 1)}"
 
 
 def summary(release: Any) -> dict[str, Any]:

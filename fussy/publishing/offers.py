@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 from tuf.api.metadata import TargetFile, Targets
 
-from fussy import channel, versions
+from fussy import channel, versions, windows
 from fussy.channel import Offer
 from fussy.errors import SystemSetup
 
@@ -100,6 +100,10 @@ def check(**facts: object) -> None:
     percent = facts.get("percent", 100.0)
     if not isinstance(percent, int | float) or not 0 <= percent <= 100:
         raise SystemSetup(f"cannot roll out to {percent} percent: choose from 0 to 100")
+    try:
+        windows.parse(str(facts.get("window", "")))
+    except ValueError as error:
+        raise SystemSetup(f"cannot offer it with this window: {error}") from error
 
 
 def needless(targets: Targets, keep: int) -> list[str]:

@@ -21,6 +21,7 @@ from fussy.publishing.settle import Work
 
 log = logging.getLogger(__name__)
 
+_WORTH = 0.95
 _SUFFIX = re.compile(r"\.tar\.(gz|zst)\.gpg\Z")
 
 
@@ -48,7 +49,8 @@ def pack_tree(directory: Path, work: Work, sealing: Sealing, *, version: str | N
 def add(work: Work, product: str, bundle: Path, wish: Wish) -> list[TargetFile]:
     """Offer the release in BUNDLE in a product line; return its targets.
 
-    Verified and unpacked as a device would do it; deltas are made from the releases of the store.
+    Verified and unpacked as a device would do it; deltas are made from the releases of the store, and offered where
+    they save a twentieth of the bundle at least.
 
     :raises SystemSetup: it is offered already, or deltas would not be encrypted and the bundle is
     """
@@ -70,6 +72,8 @@ def add(work: Work, product: str, bundle: Path, wish: Wish) -> list[TargetFile]:
             file = packing.make_delta(release, base, work.where.staging, wish.sealing, wish.memory,
                                       Path(kept) if len(bases) > 1 else None)
             log.info("%s: %d bytes from %s", file.name, file.stat().st_size, base.name)
+            if file.stat().st_size > _WORTH * bundle.stat().st_size:
+                continue
             made.append((file.name, file, replaced(offer, kind="delta", base=base.digest, memory=wish.memory)))
     if wish.parts:
         made += [(part.file.name, part.file, replaced(offer, kind="part", first=part.first, last=part.last))

@@ -6,10 +6,9 @@ from datetime import datetime
 
 import msgspec
 
-from fussy import channel, manifest, preflight, versions
+from fussy import channel, manifest, preflight, versions, windows
 from fussy.channel import Offer
 from fussy.errors import Incompatible
-from fussy.updating import windows
 from fussy.updating.record import Outcome, Owner
 from fussy.updating.settings import Settings
 

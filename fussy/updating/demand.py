@@ -261,7 +261,7 @@ class Asking(Run):
             downloads.forget(self.place)
             raise
         downloads.forget(self.place)
-        return self._done(way, me)
+        return self._done(way)
 
 
 def describe(said: Mapping[str, Any], version: str, settings: Settings) -> Router:

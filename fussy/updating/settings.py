@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fussy import disk
+from fussy import disk, windows
 from fussy.errors import FussyError, SystemSetup
-from fussy.updating import windows
 
 DEFAULT = "/etc/fussy/update.toml"
 _WINDOW_LINE = re.compile(r"\s*[\"']?window[\"']?\s*=")

@@ -161,8 +161,10 @@ class Run:
 
     def _available(self) -> tuple[Outcome, str, int]:
         assert self.choice
+        if self.wish.dry_run:
+            return "available", f"would be {self._to(self.choice.ways[0])}", 10 if self.wish.check else 0
         ways = " or ".join(f"a {way.offer.kind} bundle of {_size(way)}" for way in self.choice.ways)
-        return "available", f"{self.choice.reason}: {ways}", 10 if self.wish.check else 0
+        return "available", f"{self.choice.reason}: {ways}", 10
 
     def _settled(self) -> state.State:
         """Return the state of the target after what was interrupted there is finished or undone."""
@@ -229,7 +231,7 @@ class Run:
                 log.info("%s", error)
                 continue
             downloads.forget(self.place)
-            return self._done(way, me)
+            return self._done(way)
         raise UnusableDelta("cannot update: no bundle of the channel can be used; see fussy log")
 
     def _fetch(self, way: Found, show: downloads.Progress | None) -> Path:
@@ -242,13 +244,16 @@ class Run:
                                 memory=self.settings.memory)
         return way
 
-    def _done(self, way: Found, me: Device) -> tuple[Outcome, str, int]:
-        before = f" from {me.version}" if me.version else ""
-        line = f"updated{before} to {named(way.offer)} by a {way.offer.kind} bundle of {_size(way)}"
+    def _done(self, way: Found) -> tuple[Outcome, str, int]:
+        line = self._to(way)
         self.choice = None
         if (on := state.load(self.target).trial) and on.digest == way.offer.digest:
             line += "; it is on trial now"
         return "updated", line, 0
+
+    def _to(self, way: Found) -> str:
+        before = f" from {self.version}" if self.version else ""
+        return f"updated{before} to {named(way.offer)} by a {way.offer.kind} bundle of {_size(way)}"
 
     def _spoil(self, way: Found, reason: str, *, for_good: bool = False) -> None:
         until = 0 if for_good else self.now + DAY

@@ -1,6 +1,7 @@
 """Releases in a channel: what is added is what devices find, install and go on from."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,29 @@ def test_what_is_said_of_a_release_can_be_changed(made: Channel) -> None:
     made("set", "router", "1.0", "--notes", "mended", "--floor", "0.9", "--no-security", "--window", "01:00-02:00")
     offer, = made.offered().values()
     assert (offer.notes, offer.floor, offer.security, offer.window) == ("mended", "0.9", False, "01:00-02:00")
+
+
+def test_a_window_that_devices_could_not_read_is_refused(made: Channel) -> None:
+    """They would pass over it, and install at any time."""
+    assert "cannot offer it with this window: '25:00-26:00' has a time" in made(
+        "add", "router", made.tree(1), "--window", "25:00-26:00", fails=40)
+    assert made.offered() == {}
+    made("add", "router", made.place / "trees/firmware-1")
+    assert "is no window: write 02:00-05:00" in made("set", "router", "1.0", "--window", "at night", fails=40)
+    assert [offer.window for offer in made.offered().values()] == [""]
+
+
+def test_a_delta_is_offered_where_it_saves_something(made: Channel) -> None:
+    noise = random.Random(1)
+    for number in (1, 2):
+        made.add(number, files={"app": noise.randbytes(20_000)})
+    assert [offer.kind for offer in made.offered().values()] == ["full", "full"]
+    made("add", "router", made.tree(3, {"app": noise.randbytes(20_000), "b": noise.randbytes(20_000)}))
+    made("add", "router", made.tree(4, {"app": b"other", "b": made.place.joinpath("trees/firmware-3/b").read_bytes()}))
+    assert {(offer.release, offer.kind) for offer in made.offered().values() if offer.release == "firmware-4"} == {
+        ("firmware-4", "full"), ("firmware-4", "delta")}
+    assert "firmware-4               4.0          100 %  " in (listed := made("list"))
+    assert ", 1 delta\n" in listed and ", 0 deltas\n" in listed
 
 
 def test_a_withdrawn_release_is_gone_and_a_base_for_the_next(made: Channel) -> None:

@@ -19,6 +19,9 @@ def test_the_first_release_then_a_delta_then_nothing_new(channel: Channel, serve
     assert "updated to firmware-1 (version 1.0) by a full bundle" in router.update(expect="updated").line
     assert router.current() == "firmware-1"
     channel.add(2)
+    assert router.run("--dry-run").startswith(
+        "fussy update: would be updated from 1.0 to firmware-2 (version 2.0) by a delta bundle of 0.")
+    assert router.current() == "firmware-1"
     assert "updated from 1.0 to firmware-2 (version 2.0) by a delta bundle" in router.update(expect="updated").line
     assert router.current() == "firmware-2"
     assert router.update(expect="nothing-new").exit_code == 0

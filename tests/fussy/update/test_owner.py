@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fussy import windows
 from fussy.errors import FussyError, SystemSetup
-from fussy.updating import choose, clock, history, record, settings, update, windows
+from fussy.updating import choose, clock, history, record, settings, update
 from fussy.updating.record import Owner, Record
 from tests.fussy.conftest import Keys
 
