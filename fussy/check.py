@@ -199,13 +199,17 @@ def line(report: Report) -> str:
     '1 release: 3 files were broken, 2 of them are mended'
     >>> line(Report(0, ["firmware-7"], broken=1, mended=1))
     '1 release: 1 file was broken, it is mended'
+    >>> line(Report(0, ["firmware-7", "failsafe"], broken=2))
+    '2 releases: 2 files are broken'
     """
     count = len(report.releases)
     looked = f"{count} release{'' if count == 1 else 's'}"
     if not report.broken:
         return f"{looked} {'is' if count == 1 else 'are'} whole"
+    if not report.mended:
+        return f"{looked}: {'1 file is' if report.broken == 1 else f'{report.broken} files are'} broken"
     if report.broken == 1:
-        return f"{looked}: 1 file was broken, it is {'' if report.mended else 'not '}mended"
+        return f"{looked}: 1 file was broken, it is mended"
     mended = "all of them are" if report.mended == report.broken else \
         f"{report.mended} of them {'is' if report.mended == 1 else 'are'}"
     return f"{looked}: {report.broken} files were broken, {mended} mended"

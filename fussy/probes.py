@@ -123,7 +123,8 @@ def within(limit: float, question: Callable[[], str]) -> str:
         try:
             answers.append(question())
         except (OSError, ValueError) as error:
-            answers.append(str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error))
+            why = getattr(error, "reason", "") or error
+            answers.append(str(getattr(why, "strerror", "") or why))
 
     asked = threading.Thread(target=ask, daemon=True)
     asked.start()

@@ -44,7 +44,8 @@ class OnTrial(Release, frozen=True):
 class Update(msgspec.Struct, frozen=True):
     """What the updater did last. checked: when the channel was last found valid; outcome, line and at: how the last
     run ended, by what it heard from source; waiting: the version that is offered and not installed; next_window: when
-    it, or what comes, may be (null: at any time). held and postponed: what the owner said by command."""
+    it, or what comes, may be (null: at any time). held and postponed: what the owner said by command, the hold with its
+    end (null: none) and reason."""
 
     at: Time
     outcome: str
@@ -55,6 +56,8 @@ class Update(msgspec.Struct, frozen=True):
     next_window: Time | None
     held: bool
     postponed: Time | None
+    held_until: Time | None
+    hold_reason: str
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -118,24 +121,26 @@ def _on_trial(now: state.State, of: Callable[[str], Release | None]) -> OnTrial 
 def _update(target: Target, settings: Path) -> Update | None:
     from fussy.updating import record
 
-    last, owner = record.load(target), record.load_owner(target)
+    last, owner = record.load(target), record.current(record.load_owner(target), state.now())
     opens = last.next_window or _opens(settings)
     if not last.at and not opens and owner == record.Owner():
         return None
     waiting = (last.waiting.version or last.waiting.release) if last.waiting else None
     return Update(last.at, last.outcome, last.line, last.checked or None, last.source or None, waiting, opens or None,
-                  owner.held, owner.postponed or None)
+                  owner.held, owner.postponed or None, owner.held_until or None, owner.reason)
 
 
 def _opens(settings: Path) -> int:
-    """Return when the owner's window opens next, as a Unix time; 0 when there is none, or it can't be read."""
+    """Return when the owner's window opens next, as a Unix time; 0 when there is none, when nothing is installed by
+    itself, or when that can't be read."""
     from fussy import windows
     from fussy.updating import settings as owners
 
     try:
-        found = windows.parse(owners.load(settings).window)
+        own = owners.load(settings)
     except SystemSetup:
         return 0
+    found = windows.parse(own.window) if own.mode == "automatic" else []
     return int(windows.opens(found, datetime.now()).timestamp()) if found else 0
 
 
@@ -178,7 +183,9 @@ def _update_lines(update: Update) -> Iterator[str]:
     if update.source:
         yield f"source    {update.source}"
     if update.held:
-        yield "hold      updates are held; fussy hold --release ends that"
+        until = f" until {when(update.held_until)}" if update.held_until else ""
+        reason = f" ({update.hold_reason})" if update.hold_reason else ""
+        yield f"hold      updates are held{until}{reason}; fussy hold --release ends that"
     if update.postponed:
         yield f"postponed until {when(update.postponed)}"
     if update.next_window:

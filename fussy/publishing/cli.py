@@ -171,9 +171,9 @@ def listing(session: Session, product: str | None, as_json: bool) -> None:
         click.echo(name)
         for one in there:
             facts = summary(one)
-            others = _count(facts["deltas"], "delta") + (f", {_count(facts['parts'], 'part')}" if facts["parts"] else "")
+            parts = f", {_count(facts['parts'], 'part')}" if facts["parts"] else ""
             click.echo(f"  {one.full.release:24} {one.full.version or '-':12} {one.full.percent:g} %  "
-                       f"{size(facts['full']['length'])}, {others}")
+                       f"{size(facts['full']['length'])}, {_count(facts['deltas'], 'delta')}{parts}")
 
 
 def _count(files: list[Any], kind: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from fussy import channel, manifest, preflight, versions, windows
 from fussy.channel import Offer
 from fussy.errors import Incompatible
-from fussy.updating.record import Outcome, Owner
+from fussy.updating.record import Outcome, Owner, current
 from fussy.updating.settings import Settings
 
 
@@ -128,13 +128,13 @@ def usable(files: list[Found], device: Device, spoilt: Collection[str], memory: 
 def when(ways: list[Found], settings: Settings, owner: Owner, now: datetime, time_known: bool) -> Choice:
     """Return whether the release may be installed now: the owner's hold, postponement and window; then the
     publisher's window, which a security fault does not wait for."""
-    offer, seconds = ways[0].offer, int(now.timestamp())
+    offer, owner = ways[0].offer, current(owner, int(now.timestamp()))
     name = named(offer)
-    if owner.held and (not owner.held_until or seconds < owner.held_until):
+    if owner.held:
         until = f" until {_local(owner.held_until)}" if owner.held_until else ""
         why = f" ({owner.reason})" if owner.reason else ""
         return Choice("held", f"{name} waits: the owner holds updates{until}{why}", ways, owner.held_until)
-    if seconds < owner.postponed:
+    if owner.postponed:
         return Choice("postponed", f"{name} waits: postponed until {_local(owner.postponed)}", ways, owner.postponed)
     if settings.mode == "notify":
         return Choice("notify-only", f"{name} is there: install it with fussy update --now", ways)

@@ -115,6 +115,13 @@ def load_owner(target: Target) -> Owner:
     return _load(place(target) / "owner.json", Owner())
 
 
+def current(owner: Owner, now: int) -> Owner:
+    """Return what of OWNER's wishes still counts at the Unix time NOW."""
+    if owner.held and owner.held_until and owner.held_until <= now:
+        return Owner()
+    return msgspec.structs.replace(owner, postponed=0) if owner.postponed <= now else owner
+
+
 def save_owner(target: Target, owner: Owner) -> None:
     """Write what the owner asks for; durable when this returns."""
     _save(place(target) / "owner.json", owner)

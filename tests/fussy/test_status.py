@@ -65,7 +65,7 @@ def firmware(tmp_path: Path, keys: Keys) -> Firmware:
     record.save(Target(firmware.target), record.Record(at=1_700_000_000, outcome="outside-window", line="it waits",
                                                        checked=1_700_000_000, waiting=waiting,
                                                        next_window=1_700_009_000))
-    record.save_owner(Target(firmware.target), record.Owner(held=True))
+    record.save_owner(Target(firmware.target), record.Owner(held=True, held_until=4_000_000_000, reason="a show"))
     return firmware
 
 
@@ -82,9 +82,23 @@ def test_everything_is_told(firmware: Firmware) -> None:
     assert lines[1:5] == ["current   fw-4 (version 4)", "previous  fw-2 (version 2)", "failsafe  failsafe (version 1)",
                           "trial     fw-4: 60 minutes and 2 boots are left to say fussy confirm or fussy reject"]
     assert "window    5 may be installed from 2023-11-15 00:43:20Z" in lines
-    assert "hold      updates are held; fussy hold --release ends that" in lines
+    assert "hold      updates are held until 2096-10-02 07:06:40Z (a show); fussy hold --release ends that" in lines
+    assert [found["update"][name] for name in ("held", "held_until", "hold_reason")] == [True, 4_000_000_000, "a show"]
     assert any(line.startswith("check     ") and line.endswith("5 releases are whole") for line in lines)
     assert any(line.startswith("bad       ") and " fw-3: " in line for line in lines)
+
+
+def test_what_the_owner_asked_for_is_told_as_long_as_it_counts(firmware: Firmware) -> None:
+    target, now = Target(firmware.target), int(time.time())
+    for owner, held, postponed in ((record.Owner(held=True, held_until=now), False, None),
+                                   (record.Owner(postponed=now), False, None),
+                                   (record.Owner(held=True), True, None),
+                                   (record.Owner(postponed=now + 3600), False, now + 3600)):
+        record.save_owner(target, owner)
+        update = told(firmware)["update"]
+        assert (update["held"], update["postponed"], update["held_until"]) == (held, postponed, None)
+        assert ("\nhold " in firmware.run("status"), "\npostponed " in firmware.run("status")) == (
+            held, bool(postponed))
 
 
 def test_metrics_are_read_by_prometheus(firmware: Firmware, tmp_path: Path) -> None:
@@ -123,6 +137,8 @@ def test_the_window_is_told_when_nothing_waits(firmware: Firmware, tmp_path: Pat
     opens = json.loads(firmware.run("status", "--json", "-s", settings))["update"]["next_window"]
     assert 0 <= opens - time.time() < 86_400 or datetime.fromtimestamp(opens).hour in (2, 3, 4)
     assert "window    what comes may be installed from " in firmware.run("status", "-s", settings)
+    settings.write_text(settings.read_text() + 'mode = "notify"\n')
+    assert "may be installed from " not in firmware.run("status", "-s", settings), "nothing is, by itself"
 
 
 def test_what_can_not_be_read_is_passed_over(firmware: Firmware) -> None:

@@ -130,6 +130,9 @@ def test_now_goes_before_all_of_it(repository: Repository, router: Router, serve
     done = router.update(insist=True)
     assert any(path.endswith(".firmware-2.0.gpg") for path in server.requests)
     assert done.exit_code == 20, "what was fetched is no bundle"
+    router.run("--now", fails=20)  # the one before it is none either
+    for _ in range(2):
+        assert "no usable bundle of firmware-2.0" in router.run("--now", fails=26), "who says so is told each time"
 
 
 def test_a_roll_out_reaches_a_device_for_good(repository: Repository, router: Router, server: Server) -> None:

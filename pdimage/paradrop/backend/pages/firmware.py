@@ -124,9 +124,8 @@ def _owner() -> dict[str, Any]:
                              "settings_trouble": ""}
     found = firmware.target()
     if found is not None:
-        asked = record.load_owner(found)
-        held = asked.held and not (asked.held_until and asked.held_until <= datetime.now().timestamp())
-        facts |= {"owner": asked if held else None, "updates": record.load(found),
+        asked = record.current(record.load_owner(found), int(datetime.now().timestamp()))
+        facts |= {"owner": asked if asked.held else None, "updates": record.load(found),
                   "events": history.read(record.place(found), EVENTS)[::-1]}
     try:
         facts["update_settings"] = firmware.owner_settings()

@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from fussy.updating import windows
+from fussy import windows
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.audit import Audit
 from pdimage.server.registry.fleet import moving

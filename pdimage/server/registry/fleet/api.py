@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fussy.updating import windows
+from fussy import windows
 from pdimage.server import names
 from pdimage.server.http import answer, in_thread
 from pdimage.server.refusals import Refused, bad
