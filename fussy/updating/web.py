@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -26,10 +26,12 @@ from urllib3.exceptions import (
     HTTPError,
     MaxRetryError,
     NewConnectionError,
+    ProxyError,
     ReadTimeoutError,
     SSLError,
     SystemTimeWarning,
 )
+from urllib3.util import make_headers
 from urllib3.util.ssl_ import create_urllib3_context
 
 from fussy import __version__
@@ -237,7 +239,8 @@ class Web:
                 settings |= {"cert_reqs": "CERT_NONE", "assert_fingerprint": hashlib.sha256(pinned).hexdigest()}
             elif authority:
                 settings["ssl_context"] = _vouched(authority)
-            made = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
+            made = urllib3.ProxyManager(proxy, proxy_headers=_proves(proxy), **settings) if proxy else \
+                urllib3.PoolManager(**settings)
             made.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
             self._managers[key] = made
         return self._managers[key]
@@ -251,7 +254,8 @@ class Web:
 
         parts = urlsplit(url)
         proxies = getproxies()
-        return "" if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all") or ""
+        found = "" if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all") or ""
+        return found if not found or "://" in found else f"http://{found}"
 
     def _body(self, response: urllib3.BaseHTTPResponse, path: str, start: int) -> Body:
         status = response.status
@@ -295,6 +299,9 @@ class Web:
         """Turn what goes wrong on the network into errors of ours."""
         try:
             yield
+        except ProxyError as error:
+            raise Unreachable(f"{self.name} can't be reached by the proxy: {_cause(error.original_error)}; see `proxy` "
+                              "of the settings, and http_proxy of the environment") from error
         except NewConnectionError as error:
             raise Unreachable(f"{self.name} can't be connected to: {_cause(error)}") from error
         except ConnectTimeoutError as error:
@@ -317,6 +324,13 @@ class File(Web):
 def a_page_answers(name: str) -> Unreachable:
     """Return the error for HTML that comes in place of NAME."""
     return Unreachable(f"a web page answers in place of {name}: a captive portal? Log in to the network with a browser")
+
+
+def _proves(proxy: str) -> dict[str, str]:
+    """Return the headers by which a proxy is told who asks, if its URL has a user and a password."""
+    parts = urlsplit(proxy)
+    return make_headers(proxy_basic_auth=f"{unquote(parts.username)}:{unquote(parts.password or '')}") \
+        if parts.username else {}
 
 
 def _vouched(authority: str) -> ssl.SSLContext:

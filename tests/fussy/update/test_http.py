@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fussy.channel import Offer
-from fussy.errors import NoSpace, SystemSetup, TooSlow, Unreachable
+from fussy.errors import NoSpace, TooSlow, Unreachable
 from fussy.updating import downloads, sources
 from fussy.updating.choose import Found
 from fussy.updating.pace import Limits
@@ -279,46 +278,6 @@ def test_nobody_there(place: Path) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(Unreachable, match="Connection refused"):
         fetch(place, url)
-
-
-# --- who vouches for a server -----------------------------------------------------------------------------------------
-
-
-def certificate(place: Path, name: str, *more: str | Path) -> Path:
-    """Make a certificate with the key beside it; by itself, or by what MORE tells openssl."""
-    made = place / f"{name}.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-subj", f"/CN={name}", "-keyout", place / f"{name}.key", "-out", made, *more],
-                   check=True, capture_output=True)
-    return made
-
-
-def test_the_owner_names_who_may_vouch_for_a_server(server: Server, place: Path, tmp_path: Path) -> None:
-    """An authority, or the server's own certificate; it must be for the name by which the server is asked."""
-    for name in ("ours", "other"):
-        certificate(tmp_path, name)
-    own = certificate(tmp_path, "own", "-CA", tmp_path / "ours.pem", "-CAkey", tmp_path / "ours.key",
-                      "-addext", "subjectAltName=DNS:localhost")
-    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    secure.load_cert_chain(own, tmp_path / "own.key")
-    server.http.socket = secure.wrap_socket(server.http.socket, server_side=True)
-    there = server.url.replace("http://127.0.0.1", "https://localhost")
-
-    def get(url: str, authority: str) -> Path:
-        downloads.forget(place)
-        route = sources.Route("none", str(tmp_path / authority) if authority else "")
-        return downloads.fetch(place, FILE, [sources.connect(url, limits(), route)])
-
-    for authority in ("ours.pem", "own.pem"):
-        whole(place, get(there, authority))
-    for url, authority in ((there, "other.pem"), (there, ""), (there.replace("localhost", "127.0.0.1"), "ours.pem")):
-        with pytest.raises(Unreachable, match="can't prove who it is: .*certificate verify failed"):
-            get(url, authority)
-    assert len(server.requests) == 2
-    (tmp_path / "empty.pem").touch()
-    for authority, why in (("nobody.pem", "No such file or directory"), ("empty.pem", "it has no certificate")):
-        with pytest.raises(SystemSetup, match=f"cannot use .*{authority}: {why};.* as `authority` of the settings"):
-            get(there, authority)
 
 
 # --- interrupted runs -------------------------------------------------------------------------------------------------
