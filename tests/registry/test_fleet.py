@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.registry.conftest import AMPLE, Person, administrator, register
-from tests.registry.fleets import Device, begin, counts, make_devices, put_file
+from tests.registry.fleets import Device, begin, counts, make_devices, paradrop, put_file
 from tests.server.conftest import Start
 from tests.server.serverprocess import Server, wait_until
 
@@ -126,6 +126,30 @@ def test_pause_resume_and_cancel(joe: Person, release: str) -> None:
     assert devices[2].fetch() is None
     assert devices[1].say("canceled", to="cancelAction") == 200
     assert counts(joe, number) == {"done": 1, "cancelled": 3}
+
+
+def test_routers_that_never_let_go_are_not_waited_for(joe: Person, release: str) -> None:
+    devices = make_devices(joe, 4)
+    number = begin(joe, release, plan={"steps": [100]})
+    assert all(device.fetch() for device in devices)
+    refused = joe.post(f"/rollouts/{number}/quit", {})
+    assert (refused.status, refused.body["error"]) == (
+        409, "nothing there waits for a device to let go; cancel the roll-out first")
+    joe.post(f"/rollouts/{number}/cancel")
+    assert counts(joe, number) == {"cancelling": 4}
+    assert joe.post(f"/rollouts/{number}/quit", {"routers": ["R000", f"pd.{joe.name}.r001"]}).status == 200
+    assert counts(joe, number) == {"cancelling": 2, "cancelled": 2}
+    for name in ("r000", "../x", ""):
+        assert joe.post(f"/rollouts/{number}/quit", {"routers": [name]}).status == 409, name
+    gone = joe.get(f"/rollouts/{number}/routers").body["routers"][0]
+    assert (gone["state"], gone["reason"]) == ("cancelled", f"{joe.name} did not wait for its word")
+    assert "cancelAction" not in devices[0].links()
+    assert devices[0].say("closed", "success", to="cancelAction") == 200, "it lets go after all, as is written already"
+    assert devices[0].say("closed", "success", "updated") == 410
+    assert devices[2].say("closed", "success", to="cancelAction") == 200
+    assert "routers: 4 cancelled" in paradrop(joe, "rollout", "quit", str(number))
+    noted = [entry["text"] for entry in joe.get("/audit").body["entries"] if entry["action"] == "rollout.quit"]
+    assert noted == [f"pd.{joe.name}.r003", f"pd.{joe.name}.r000, pd.{joe.name}.r001"]
 
 
 def test_the_owner_of_a_router_decides(joe: Person, release: str) -> None:

@@ -156,9 +156,18 @@ def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, p
     assert "rollout.approve" in window.text()
 
     number = begin(ann, release, "field", plan=PLAN)
+    late = [device for device in devices if device.fetch()]
     plain.go(f"/fleet/rollouts/{number}")
     plain.press("Cancel it")
     assert ann.get(f"/rollouts/{number}").body["state"] == "cancelled"
+    window.go(f"/fleet/rollouts/{number}")
+    assert "2\nasked to let go" in window.text()
+    window.look("fleet-cancelling")
+    plain.page.click(f"[aria-label='Do not wait for pd.ann.{late[0].name}']")
+    assert "ann did not wait for its word" in plain.text()
+    plain.press("Wait for none of them")
+    assert "asked to let go" not in plain.text()
+    assert plain.page.locator("main button").count() == 0
 
 
 def test_pages_may_what_the_api_lets_them(server: Server, plain: Window) -> None:

@@ -23,7 +23,8 @@ PROBES: Mapping[Action, list[tuple[str, str]]] = {
     "group.change": [("PUT", "/groups/NAME.mine"), ("PUT", "/groups/NAME.mine/routers/pd.NAME.mine"),
                      ("DELETE", "/groups/NAME.ROLE")],
     "rollout.read": [("GET", "/rollouts/NUMBER"), ("GET", "/rollouts/NUMBER/routers")],
-    "rollout.lead": [("POST", "/rollouts/NUMBER/pause"), ("POST", "/rollouts/NUMBER/resume")],
+    "rollout.lead": [("POST", "/rollouts/NUMBER/pause"), ("POST", "/rollouts/NUMBER/resume"),
+                     ("POST", "/rollouts/NUMBER/quit")],
     "rollout.approve": [("POST", "/rollouts/NUMBER/approve")],
 }
 # What concerns nothing of anybody in particular.

@@ -103,6 +103,13 @@ class Fleet(RuleBasedStateMachine):
         with self.trying():
             self.rollouts.lead(number, what, who)
 
+    @precondition(lambda self: self._numbers())
+    @rule(data=some.data(), pdids=some.sets(some.sampled_from(DEVICES), max_size=2))
+    def somebody_does_not_wait(self, data: Any, pdids: set[str]) -> None:
+        number = data.draw(some.sampled_from(self._numbers()))
+        with self.trying():
+            self.rollouts.quit(number, pdids, JOE)
+
     @rule(seconds=some.sampled_from([0, 30, 90]))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds

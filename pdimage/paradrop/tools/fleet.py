@@ -193,6 +193,15 @@ _lead("resume", "Go on with a roll-out that was paused.")
 _lead("cancel", "End a roll-out; routers that are at it are asked to let go.")
 
 
+@rollout.command("quit", cls=Command)
+@_number
+@click.argument("routers", metavar="[ROUTER]...", nargs=-1)
+@click.pass_context
+def quit_rollout(context: click.Context, number: int, routers: tuple[str, ...]) -> None:
+    """Do not wait any more for routers that were asked to let go and do not answer: these, or all of them."""
+    click.echo(described(_client(context).ask("POST", f"/rollouts/{number}/quit", {"routers": routers})))
+
+
 def counted(counts: dict[str, int]) -> str:
     """Return how many routers are in each state.
 

@@ -11,7 +11,8 @@ from pdimage.server.registry.fleet.rollouts import Lead
 from pdimage.server.registry.fleet.states import ROLLOUT, Plan
 
 LISTED = 200
-_WORDS = {"approve": "Approve it", "pause": "Pause", "resume": "Go on", "cancel": "Cancel it"}
+_WORDS = {"approve": "Approve it", "pause": "Pause", "resume": "Go on", "cancel": "Cancel it",
+          "quit": "Wait for none of them"}
 
 
 class RolloutPages:
@@ -48,11 +49,13 @@ class RolloutPages:
                        under_way=found["state"] in ("proposed", "running", "paused"))
 
     async def lead(self, visit: Visit) -> Response:
-        """Approve, pause, resume or cancel a roll-out."""
+        """Approve, pause, resume, cancel or quit a roll-out."""
         what, number = visit.field("action"), visit.path["rollout"]
-        if what not in get_args(Lead):
+        if what not in _WORDS:
             raise Refused(400, "this page has no such button")
-        await self.api.ask(visit.request, "POST", f"/rollouts/{number}/{what}")
+        router = visit.field("router")
+        body = {"routers": [router] if router else []} if what == "quit" else None
+        await self.api.ask(visit.request, "POST", f"/rollouts/{number}/{what}", body)
         return go(f"/fleet/rollouts/{number}")
 
 
@@ -61,7 +64,9 @@ def buttons(visit: Visit, found: dict[str, Any]) -> dict[str, str]:
     may = {what: visit.caller.may("rollout.approve" if what == "approve" else "rollout.lead", found["account"])
            for what in get_args(Lead)}
     may["approve"] = may["approve"] and found["made_by"] != visit.caller.account
-    return {what: _WORDS[what] for what in get_args(Lead) if may[what] and (found["state"], what) in ROLLOUT}
+    now = {what: (found["state"], what) in ROLLOUT for what in get_args(Lead)}
+    may["quit"], now["quit"] = may["cancel"], found["counts"]["cancelling"] > 0
+    return {what: words for what, words in _WORDS.items() if may[what] and now[what]}
 
 
 def wish(visit: Visit) -> dict[str, Any]:

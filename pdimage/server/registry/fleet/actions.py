@@ -4,8 +4,8 @@ What a device says is taken at its word, but for what is closed: that stays as i
 is said again, so the same end twice is fine.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -16,7 +16,6 @@ from sqlalchemy import select
 
 from fussy import windows
 from pdimage.server.refusals import Refused
-from pdimage.server.registry.audit import Audit
 from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.fleet.releases import Artifact
 from pdimage.server.registry.fleet.states import ActionEvent, ActionState, State
@@ -59,20 +58,15 @@ class Deployment(NamedTuple):
     messages: Sequence[str]
 
 
-class Actions:
-    """The actions in one database. CLOCK gives Unix seconds; WAKE as :class:`.rollouts.Rollouts` has it."""
+@dataclass
+class Actions(moving.Mover):
+    """The actions in one database."""
 
-    def __init__(self, engine: sa.Engine, audit: Audit, wake: Callable[[list[str]], object],
-                 clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
-        self._audit = audit
-        self._wake = wake
-        self.clock = clock
-        self._seen: dict[str, str] = {}
+    _seen: dict[str, str] = field(default_factory=dict, init=False)
 
     def device(self, pdid: str) -> Device | None:
         """Return a device, and what is there for it. What waits for a roll-out that is paused is not."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(_DEVICE, {"pdid": pdid.lower()}).one_or_none()
         if row is None:
             return None
@@ -86,7 +80,7 @@ class Actions:
 
         :raises Refused: it is none of this device's, or was closed or withheld meanwhile (404)
         """
-        with self._engine.begin() if begin else reading(self._engine) as connection:
+        with self.engine.begin() if begin else reading(self.engine) as connection:
             there = connection.execute(_deployment(pdid, number, lock=begin)).one_or_none()
             if there is None or not (_can_begin(there.state, there.rollout_state) if begin else there.state == "done"):
                 raise Refused(404, f"there is no deployment {number} for this device")
@@ -117,7 +111,7 @@ class Actions:
         raise Refused(404, "there is no such file for this device")
 
     def _files(self, pdid: str, rollout: int) -> tuple[str, tuple[Artifact, ...]]:
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(select(rollouts.c.release, rollouts.c.files).join(
                 actions, actions.c.rollout == rollouts.c.id).where(
                     rollouts.c.id == rollout, actions.c.pdid == pdid)).one_or_none()
@@ -131,7 +125,7 @@ class Actions:
         :raises Refused: it is none of this device's (404), or was closed otherwise (410)
         """
         now, woken = self.clock(), []
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             mine = (actions.c.id == number) & (actions.c.pdid == pdid)
             rollout = connection.scalar(select(actions.c.rollout).where(mine))
             if rollout is None:
@@ -144,15 +138,15 @@ class Actions:
                 raise Refused(410, f"action {number} was closed already: {row.state}")
             _write(connection, row, moving.new_state(row.state, event), lines, now)
             if there:
-                woken = moving.move(connection, there, self._audit, now)
-        self._wake(woken)
+                woken = moving.move(connection, there, self.audit, now)
+        self.wake(woken)
 
     def tell(self, pdid: str, given: Mapping[str, str], mode: str) -> None:
         """Keep the attributes that a device tells, as hawkBit's MODE says: merge, replace or remove.
 
         :raises Refused: they are too many (413)
         """
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(select(devices).where(devices.c.pdid == pdid).with_for_update()).one_or_none()
             kept: dict[str, str] = msgspec.json.decode(row.attributes) if row and row.attributes else {}
             if mode == "remove":
@@ -175,7 +169,7 @@ class Actions:
         if not seen:
             return
         now = self.clock()
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             known = set(connection.scalars(select(devices.c.pdid)))
             # in one order, so that no two servers wait for each other
             old = [{"of": pdid, "at": now, "from": seen[pdid]} for pdid in sorted(seen.keys() & known)]

@@ -20,6 +20,7 @@ from pdimage.server.registry.fleet.standing import standing
 from pdimage.server.registry.fleet.states import Plan, problem
 from pdimage.server.registry.permissions import Action
 from pdimage.server.registry.reading import number, read
+from pdimage.server.registry.routers import full_name
 
 _NEWEST = (1 << 31) - 1
 _PAGE = 1000
@@ -43,6 +44,12 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: Annotated[str, msgspec.Meta(max_length=64)] = ""
     forced: bool = True
     approval: bool = False
+
+
+class Quit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which routers are not waited for any more: by name or pdid; none: all that were asked to let go."""
+
+    routers: Annotated[list[str], msgspec.Meta(max_length=1000)] = []
 
 
 class FleetApi:
@@ -148,6 +155,14 @@ class FleetApi:
     async def cancel_rollout(self, request: Request) -> Response:
         """End a roll-out; routers that are at it are asked to let go."""
         return await self._lead(request, "cancel", "rollout.lead")
+
+    async def quit_rollout(self, request: Request) -> Response:
+        """Do not wait any more for routers that were asked to let go of a roll-out and do not answer."""
+        caller = await self.registry.caller(request, "rollout.lead")
+        asked = await read(request, self.registry.settings, Quit)
+        found = await self._rollout(request, caller, "rollout.lead")
+        pdids = {full_name(found.account, name) for name in asked.routers}
+        return answer(shown(await in_thread(self.fleet.rollouts.quit, found.id, pdids, caller.who)))
 
     async def _lead(self, request: Request, what: Lead, action: Action) -> Response:
         caller = await self.registry.caller(request, action)

@@ -4,7 +4,9 @@ Who moves a roll-out on locks its row first, and then looks at its actions; so d
 and people who pause or cancel. Several servers may try at the same time: the row is for one of them.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,6 +32,17 @@ from pdimage.server.upsert import insert_all_new
 
 _NOT_UNDER_WAY = [state for state, event in ACTION if event == "overtake"]
 ALREADY = "it had this release"
+
+
+@dataclass
+class Mover:
+    """Who moves the roll-outs of one database on. ``clock`` gives Unix seconds, ``wake`` is told which routers have
+    something to fetch."""
+
+    engine: sa.Engine
+    audit: Audit
+    wake: Callable[[list[str]], object]
+    clock: Callable[[], float] = time.time
 
 
 class Lock(NamedTuple):

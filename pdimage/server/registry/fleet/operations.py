@@ -89,6 +89,8 @@ def _rollouts(api: FleetApi) -> list[Operation]:
         Operation("POST", f"{one}/pause", api.pause_rollout, *led, secured=True),
         Operation("POST", f"{one}/resume", api.resume_rollout, *led, secured=True),
         Operation("POST", f"{one}/cancel", api.cancel_rollout, *led, secured=True),
+        Operation("POST", f"{one}/quit", api.quit_rollout, {200: ROLLOUT}, (*SENT, 401, 403, 404, 409),
+                  fields("", routers=listed(TEXT)), secured=True),
     ]
 
 

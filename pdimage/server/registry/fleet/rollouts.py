@@ -1,7 +1,6 @@
 """The roll-outs in a database, as people see and lead them. Every change is in the audit log."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -9,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from pdimage.server.refusals import Refused
-from pdimage.server.registry.audit import Audit, Who
+from pdimage.server.registry.audit import Who
 from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.fleet.releases import Release
-from pdimage.server.registry.fleet.states import ROLLOUT, ActionState, Counts, Event, Plan, State
+from pdimage.server.registry.fleet.states import ACTION, ROLLOUT, ActionState, Counts, Event, Plan, State
 from pdimage.server.registry.fleet.tables import actions, rollouts
 from pdimage.server.registry.tables import hold_account
 from pdimage.server.tables import reading
@@ -79,15 +78,8 @@ class Action(msgspec.Struct, frozen=True):
     ended: float | None
 
 
-class Rollouts:
-    """The roll-outs in one database. CLOCK gives Unix seconds, WAKE is told which routers have something to fetch."""
-
-    def __init__(self, engine: sa.Engine, audit: Audit, wake: Callable[[list[str]], object],
-                 clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
-        self._audit = audit
-        self._wake = wake
-        self.clock = clock
+class Rollouts(moving.Mover):
+    """The roll-outs in one database."""
 
     def start(self, order: Order, who: Who) -> Rollout:
         """Make a roll-out, which begins at once unless it wants approval.
@@ -96,7 +88,7 @@ class Rollouts:
         """
         now = self.clock()
         release, state = order.release, "proposed" if order.approval else "running"
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             hold_account(connection, order.account)
             number = connection.execute(sa.insert(rollouts).values(
                 account=order.account, group_name=order.group, release=release.id, title=release.title,
@@ -104,28 +96,28 @@ class Rollouts:
                 files=msgspec.json.encode(release.artifacts).decode(), plan=msgspec.json.encode(order.plan).decode(),
                 window=order.window, zone=order.zone, forced=int(order.forced), state=state, since=now, made=now,
                 made_by=who.name).returning(rollouts.c.id)).scalar_one()
-            self._audit.note(connection, who, "rollout.make", order.account, str(number),
+            self.audit.note(connection, who, "rollout.make", order.account, str(number),
                              f"{release.id} to {order.group or 'all routers'}, {state}")
             woken = self._move(connection, number, now)
             found = _of(connection, rollouts.c.id == number)[0]
-        self._wake(woken)
+        self.wake(woken)
         return found
 
     def find(self, number: int) -> Rollout | None:
         """Return a roll-out."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             found = _of(connection, rollouts.c.id == number)
         return found[0] if found else None
 
     def all(self, account: str | None, before: int, limit: int) -> list[Rollout]:
         """Return the newest roll-outs of one account, or of all, older than the one with the number BEFORE."""
         wanted = rollouts.c.id < before
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return _of(connection, wanted if account is None else wanted & (rollouts.c.account == account), limit)
 
     def actions(self, number: int, after: str, limit: int) -> list[Action]:
         """Return what a roll-out does with its routers, by pdid, from the one AFTER a pdid on."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(select(actions).where(
                 actions.c.rollout == number, actions.c.pdid > after).order_by(actions.c.pdid).limit(limit))
             return [Action(row.id, row.pdid, row.step, row.state, row.reason, msgspec.json.decode(row.messages),
@@ -137,7 +129,7 @@ class Rollouts:
         :raises Refused: it is in a state in which that can't be, or who made it approves it (409)
         """
         now = self.clock()
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             there = moving.lock(connection, number)
             found = _of(connection, rollouts.c.id == number)
             if there is None or not found:
@@ -145,10 +137,10 @@ class Rollouts:
             if what == "approve" and found[0].made_by == who.name:
                 raise Refused(409, "who made a roll-out can't approve it; ask a second person")
             self._change(connection, there, what, who, now)
-            self._audit.note(connection, who, f"rollout.{what}", there.account, str(number))
+            self.audit.note(connection, who, f"rollout.{what}", there.account, str(number))
             woken = self._move(connection, number, now)
             found = _of(connection, rollouts.c.id == number)
-        self._wake(woken)
+        self.wake(woken)
         return found[0]
 
     def _change(self, connection: sa.Connection, there: moving.Lock, what: Lead, who: Who, now: float) -> None:
@@ -163,18 +155,38 @@ class Rollouts:
             values |= {"approved_by": who.name, "since": now}
         connection.execute(sa.update(rollouts).where(rollouts.c.id == there.id).values(values))
 
+    def quit(self, number: int, pdids: Collection[str], who: Who) -> Rollout:
+        """End what waits for devices to let go without their word: of these routers, or (none) of all. What such a
+        device says later is refused (410).
+
+        :raises Refused: nothing of it waits (409)
+        """
+        now = self.clock()
+        waiting = (actions.c.rollout == number) & (actions.c.state == "cancelling")
+        if pdids:
+            waiting &= sa.func.lower(actions.c.pdid).in_([pdid.lower() for pdid in pdids])
+        with self.engine.begin() as connection:
+            there = moving.lock(connection, number)
+            ended = connection.scalars(sa.update(actions).where(waiting).values(
+                state=ACTION["cancelling", "quit"], reason=f"{who.name} did not wait for its word", changed=now,
+                ended=now).returning(actions.c.pdid)).all()
+            if there is None or not ended:
+                raise Refused(409, "nothing there waits for a device to let go; cancel the roll-out first")
+            self.audit.note(connection, who, "rollout.quit", there.account, str(number), ", ".join(sorted(ended)))
+            return _of(connection, rollouts.c.id == number)[0]
+
     def move_all(self) -> None:
         """Move all roll-outs on that go on; those that another process moves just now are left to it."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             numbers = moving.unfinished(connection)
         for number in numbers:
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 woken = self._move(connection, number, self.clock(), skip=True)
-            self._wake(woken)
+            self.wake(woken)
 
     def _move(self, connection: sa.Connection, number: int, now: float, *, skip: bool = False) -> list[str]:
         there = moving.lock(connection, number, skip=skip)
-        return moving.move(connection, there, self._audit, now) if there else []
+        return moving.move(connection, there, self.audit, now) if there else []
 
 
 def _of(connection: sa.Connection, wanted: sa.ColumnElement[bool], limit: int = 1) -> list[Rollout]:

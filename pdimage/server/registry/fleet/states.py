@@ -24,6 +24,7 @@ An action (open until it is done, failed or cancelled; a router has at most one 
     running|held          end          cancelling   the device is asked whether it can still let go
     cancelling            acknowledge  cancelled    it let go
     cancelling            refuse       running      too late: it goes on, and says how it ended
+    cancelling            quit         cancelled    somebody does not wait for its word any more (hawkBit's force quit)
     any                   succeed      done
     any                   fail         failed
     any                   drop         cancelled    the router was deleted
@@ -43,7 +44,8 @@ import msgspec
 State = Literal["proposed", "running", "paused", "stopped", "finished", "cancelled"]
 Event = Literal["approve", "pause", "resume", "stop", "finish", "rejoin", "cancel"]
 ActionState = Literal["waiting", "running", "held", "cancelling", "done", "failed", "cancelled"]
-ActionEvent = Literal["begin", "hold", "end", "acknowledge", "refuse", "succeed", "fail", "drop", "overtake"]
+ActionEvent = Literal["begin", "hold", "end", "acknowledge", "refuse", "quit", "succeed", "fail", "drop",
+                      "overtake"]
 
 ROLLOUT: Mapping[tuple[State, Event], State] = {
     ("proposed", "approve"): "running",
@@ -71,6 +73,7 @@ ACTION: Mapping[tuple[ActionState, ActionEvent], ActionState] = {
     ("held", "end"): "cancelling",
     ("cancelling", "acknowledge"): "cancelled",
     ("cancelling", "refuse"): "running",
+    ("cancelling", "quit"): "cancelled",
     ("waiting", "overtake"): "cancelled",
     ("held", "overtake"): "cancelled",
     ("cancelling", "overtake"): "cancelled",
