@@ -19,16 +19,15 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from fussy import disk
-from fussy.cronlock import Flock
-from fussy.errors import SystemSetup
+from fussy import cronlock, disk
+from fussy.errors import Busy, SystemSetup
 
 ONLINE = ("snapshot", "timestamp")
 TOP = ("root", "targets", *ONLINE)
@@ -174,7 +173,12 @@ def locked(where: Places) -> Iterator[None]:
     if where.channel.stat().st_dev != where.private.stat().st_dev:
         raise SystemSetup(f"cannot publish to {where.channel}: {where.private} lies on another file system, so nothing "
                           "can be renamed between them; choose another with --private")
-    with Flock(where.private / "lock"):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(cronlock.Flock(where.private / "lock"))
+        except cronlock.Busy as error:
+            raise Busy(f"cannot publish to {where.channel}: another command works on it ({error}); wait for it to "
+                       "end") from error
         disk.empty(where.staging)
         yield
 

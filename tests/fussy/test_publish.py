@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fussy import install, manifest, verify
+from fussy import cronlock, install, manifest, verify
 from fussy.channel import Offer
 
 from .channels import Channel, made
@@ -159,6 +159,18 @@ def test_a_release_goes_from_beta_to_stable_with_deltas_for_stable(made: Channel
     assert promoted["delta"].base == old.digest and promoted["full"].percent == 5
     beta, = made.offered("beta").values()
     assert beta.digest == promoted["full"].digest
+
+
+def test_two_publishers_at_once(made: Channel) -> None:
+    """The second is told; it may be cron's."""
+    made.tree(1)
+    with cronlock.Flock(made.where.private / "lock"):
+        for verb, *arguments in (("add", "router", made.place / "trees/firmware-1"), ("refresh", "--force"),
+                                 ("rotate", "timestamp"), ("gc",), ("publish",)):
+            assert "another command works on it (" in made(verb, *arguments, fails=5), verb
+    assert made.offered() == {}
+    made("add", "router", made.place / "trees/firmware-1")
+    assert [offer.release for offer in made.offered().values()] == ["firmware-1"]
 
 
 def test_what_is_not_there_is_said(made: Channel) -> None:
