@@ -24,7 +24,8 @@ PASSWORD = "correct horse"
 # Nobody is locked out; devices may be without a token of their own.
 AMPLE = {"login_failures": 1000, "gateway_token": "all-gateways"}
 # Small limits; each person has an address of his own, as behind a proxy.
-SMALL = {"login_failures": 5, "account_tokens": 4, "account_routers": 3, "trusted_proxies": ["127.0.0.1"]}
+SMALL = {"login_failures": 5, "account_tokens": 4, "account_routers": 3, "account_groups": 2,
+         "trusted_proxies": ["127.0.0.1"]}
 _number = itertools.count(1)
 
 

@@ -101,6 +101,8 @@ def test_tokens_that_only_read_and_limits_of_an_account(joe: Person) -> None:
     assert [joe.post("/routers", {"name": name}).status for name in ("zebra", "tiger", "okapi")] == [201] * 3
     assert joe.post("/routers", {"name": "panda"}).body["error"] == \
         "this account has 3 routers, and may have 3; delete one first"
+    assert [joe.ask("PUT", f"/groups/{name}", {}).status for name in ("one", "two", "ONE")] == [200] * 3
+    assert joe.ask("PUT", "/groups/three", {}).body["error"] == "this account has 2 groups; delete one first"
     assert [joe.post("/tokens", {"label": "more"}).status for _ in range(2)] == [201] * 2
     full = joe.post("/tokens", {"label": "more"})
     assert (full.status, full.body["error"]) == (

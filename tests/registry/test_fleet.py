@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,6 +80,9 @@ def test_files_come_in_parts(joe: Person, release: str) -> None:
     listed = device.ask("GET", links["download"].rpartition("/")[0]).body
     assert [one["filename"] for one in listed] == ["firmware.raucb"]
     assert joe.server.get(links["download"]).status == 401
+    shutil.rmtree(joe.server.data / "rollout-files/firmware/8.0")
+    gone = device.ask("GET", links["download"])
+    assert (gone.status, gone.body["error"]) == (404, "this file is gone from the server")
 
 
 def test_it_stops_when_too_many_fail(joe: Person, release: str) -> None:
@@ -300,6 +304,14 @@ def test_people_who_know_no_better(joe: Person, release: str) -> None:
         found = joe.post("/rollouts", wish)
         assert (found.status, bool(found.body["error"])) == (status, True), wish
     assert joe.get("/rollouts").body == {"rollouts": []}
+    ann, boss = register(joe.server, f"ann{joe.name[3:]}"), administrator(joe.server)
+    make_devices(ann, 1)
+    foreign = boss.ask("PUT", f"/groups/{joe.name}.field/routers/pd.{ann.name}.r000")
+    assert (foreign.status, foreign.body["error"]) == (
+        409, f"pd.{ann.name}.r000 is no router of {joe.name}; a group has routers of one account")
+    (joe.server.data / "rollout-files/firmware/7.0").mkdir(parents=True, exist_ok=True)
+    empty = joe.post("/rollouts", {"release": "files/firmware/7.0"})
+    assert (empty.status, empty.body["error"]) == (409, "this release has no file that a router could install")
     assert joe.ask("PUT", "/groups/-x", {}).status == 400
     assert joe.ask("PUT", "/groups/field", {"note": "a\0b"}).status == 400
     assert joe.ask("PUT", "/groups/field/routers/nobody").status == 404

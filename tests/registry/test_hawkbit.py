@@ -74,3 +74,23 @@ def test_a_router_is_led_by_roll_outs(start: Start, tmp_path: Path, keys: Keys) 
     router.update(expect="nothing-new")
     assert standing(joe) == ("done", "2.0", "firmware-2 (version 2.0) is in use already")
     assert actions.load(router.private, router.record.source).unsent == []
+
+
+def test_a_channel_that_is_damaged(start: Start, tmp_path: Path, keys: Keys) -> None:
+    channel = Channel(tmp_path, keys)
+    channel.init()
+    channel.add(1)
+    server = start("--no-worker", channel_directory=str(channel.where.channel), **AMPLE)
+    joe = register(server, "joejoejoe")
+    assert [one["id"] for one in joe.get("/releases").body["releases"]] == ["channel/router/firmware-1"]
+    bundle, = channel.where.channel.glob("targets/router/*.gpg")
+    bundle.rename(tmp_path / "elsewhere")
+    refused = joe.post("/rollouts", {"release": "channel/router/firmware-1"})
+    assert (refused.status, refused.body["error"]) == (
+        409, f"the file {bundle.name.partition('.')[2]} of this release can't be read: No such file or directory")
+    for file in channel.where.channel.glob("metadata/*timestamp.json"):
+        file.write_text("{}")
+    for refused in (joe.get("/releases"), joe.post("/rollouts", {"release": "channel/router/firmware-1"})):
+        assert refused.status == 503
+        assert refused.body["error"].startswith("the channel of this server can't be read: cannot ")
+    assert joe.get("/rollouts").body == {"rollouts": []}

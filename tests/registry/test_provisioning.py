@@ -1,6 +1,7 @@
 """A device becomes a router: once, with what it needs, and whatever is wrong is one clear line that changes nothing."""
 
 import base64
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -122,6 +123,31 @@ def test_an_expired_secret_and_one_that_was_replaced(start: Start) -> None:
     assert device.provision(joe.server, replaced).body["error"] == \
         "this secret is not known (any more); get another one"
     assert joe.get("/routers/aardvark").body["provisioned"] is None
+
+
+def test_settings_that_name_what_cannot_be_used(start: Start, tmp_path: Path) -> None:
+    keyring, root = tmp_path / "keyring.asc", tmp_path / "root.json"
+    keyring.write_text("here should be keys")
+    server = start("--no-worker", **SMALL, channel="https://updates.example.org/channel", channel_root=str(root),
+                   router_keyring=str(keyring))
+    joe, device = register(server, "joesmith"), Device()
+    secret = secret_for(joe, "aardvark")
+
+    def said() -> str:
+        refused = device.provision(server, secret)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "60")
+        return str(refused.body["error"])
+
+    assert said() == (f"the server can't use what its setting router_keyring names, {keyring}: it has no key in ASCII "
+                      "armour; tell who runs it")
+    made = keys.make_signing_key(tmp_path / "home", "Releases <releases@example.org>")
+    keyring.write_text(keys.export(tmp_path / "home", made.fingerprint))
+    os.utime(keyring, (1, 1))
+    assert said() == (f"the server can't use what its setting channel_root names, {root}: No such file or directory; "
+                      "tell who runs it")
+    assert joe.get("/routers/aardvark").body["provisioned"] is None
+    root.write_text("{}")
+    assert device.provision(server, secret).body["signers"] == [made.fingerprint]
 
 
 @pytest.mark.parametrize(("off", "said"), [

@@ -93,5 +93,6 @@ def read_keyring(text: str, signers: tuple[str, ...]) -> Keyring:
 
 
 def _unusable(setting: str, file: Path, error: Exception) -> Refused:
-    return Refused(503, f"the server can't use what its setting {setting} names, {file}: {error}; tell who runs it",
+    why = getattr(error, "strerror", None) or error
+    return Refused(503, f"the server can't use what its setting {setting} names, {file}: {why}; tell who runs it",
                    {"Retry-After": "60"})
