@@ -65,7 +65,7 @@ def test_an_account_from_the_first_command_to_the_last(start: Start, computer: C
     before = computer.kept["token"]
     assert "is changed" in computer.run("password", PARADROP_OLD_PASSWORD=PASSWORD, PARADROP_PASSWORD="another horse")
     assert computer.kept["token"] != before
-    assert "the name or the password is wrong" in computer.run("login", "-u", "joe", code=5)
+    assert computer.run("login", "-u", "joe", code=5) == "paradrop login: the name or the password is wrong\n"
     computer.run("login", "-u", "JOE", PARADROP_PASSWORD="another horse")
     code = pdimage(server.data, "reset", "joe").split()[0]
     assert "not good for this name" in computer.run("reset", "-u", "joe", code=5, PARADROP_CODE="0000-0000")

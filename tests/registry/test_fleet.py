@@ -309,6 +309,10 @@ def test_people_who_know_no_better(joe: Person, release: str) -> None:
     foreign = boss.ask("PUT", f"/groups/{joe.name}.field/routers/pd.{ann.name}.r000")
     assert (foreign.status, foreign.body["error"]) == (
         409, f"pd.{ann.name}.r000 is no router of {joe.name}; a group has routers of one account")
+    make_devices(joe, 1)
+    assert paradrop(joe, "group", "add", "field", "r000", "nobody", "r001", code=1) == (
+        "r000: now in field\n"
+        "paradrop fleet group add: there is no router 'nobody', or it is not yours; see: paradrop list\n")
     (joe.server.data / "rollout-files/firmware/7.0").mkdir(parents=True, exist_ok=True)
     empty = joe.post("/rollouts", {"release": "files/firmware/7.0"})
     assert (empty.status, empty.body["error"]) == (409, "this release has no file that a router could install")

@@ -143,8 +143,8 @@ class Client:
         except (ValueError, KeyError, TypeError):
             detail = text.partition("\n")[0][:300] or f"status {answer.status}"
         if answer.status in (401, 403, 429):
-            hint = f"; log in with: {self.place.login}" if answer.status == 401 else ""
-            return NotAllowed(detail + hint)
+            wants_login = "WWW-Authenticate" in answer.headers and self.place.login not in detail
+            return NotAllowed(detail + (f"; log in with: {self.place.login}" if wants_login else ""))
         return ToolError(detail)
 
     def _pieces(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -74,10 +74,14 @@ def _members(verb: str, method: str, done: str, text: str) -> None:
     @click.argument("routers", metavar="ROUTER...", nargs=-1, required=True)
     @click.pass_context
     def command(context: click.Context, group: str, routers: tuple[str, ...]) -> None:
-        client = _client(context)
-        for router in routers:
-            client.ask(method, f"/groups/{segment(group)}/routers/{segment(router)}")
-        click.echo(f"{', '.join(routers)}: {done.format(group)}")
+        client, through = _client(context), []
+        try:
+            for router in routers:
+                client.ask(method, f"/groups/{segment(group)}/routers/{segment(router)}")
+                through.append(router)
+        finally:  # also of those before one that is refused
+            if through:
+                click.echo(f"{', '.join(through)}: {done.format(group)}")
 
     command.__doc__ = text
     group.command(verb, cls=Command)(command)
