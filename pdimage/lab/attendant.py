@@ -22,7 +22,7 @@ from pdimage import tools
 from pdimage.lab import booting, unsynced
 from pdimage.lab.filesystems import FILESYSTEMS
 from pdimage.lab.scenes import SCENES
-from pdimage.lab.stages import STAGES
+from pdimage.lab.stages import STAGES, Stage
 
 PORT = "attendant"
 # The disk that an earlier power cut left, and the one on which it goes on.
@@ -78,28 +78,27 @@ class Attendant:
         self._mounts.close()
         return {}
 
-    def run(self, words: Sequence[str], scene: str = "", stage: str = "", without: str = "") -> Mapping[str, Any]:
-        """Run a command of fussy, and ask the host before it begins the STAGE of SCENE; leave out the syncs WITHOUT.
+    def run(self, words: Sequence[str], scene: str = "", without: str = "") -> Mapping[str, Any]:
+        """Run a command of fussy, and ask the host before each stage of SCENE; leave out the syncs WITHOUT.
 
         Return its exit code and output.
         """
-        child = _FORKING.Process(target=self._command, args=(words, scene, stage, without))
+        child = _FORKING.Process(target=self._command, args=(words, scene, without))
         child.start()
         child.join()
         return {"code": child.exitcode, "output": _OUTPUT.read_text()}
 
-    def _command(self, words: Sequence[str], scene: str, stage: str, without: str) -> None:
+    def _command(self, words: Sequence[str], scene: str, without: str) -> None:
         """Become that command."""
         with _OUTPUT.open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        if stage:
-            self._stop_at(scene, stage)
+        for name, stage in STAGES.get(scene, {}).items():
+            self._stop_at(name, stage)
         unsynced.run(words, without)
 
-    def _stop_at(self, scene: str, name: str) -> None:
+    def _stop_at(self, name: str, stage: Stage) -> None:
         """Have the function with which a stage begins wait for a word of the host."""
-        stage = STAGES[scene][name]
         module = importlib.import_module(stage.module)
         function = getattr(module, stage.function)
         calls = 0

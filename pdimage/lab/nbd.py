@@ -80,6 +80,11 @@ class Server:
         self._listener.close()
         self.path.unlink(missing_ok=True)
 
+    def change(self, disk: Disk) -> None:
+        """Have another disk of the same size in the place of the one that is there; no client notices."""
+        disk.on_cut.append(self._hang_up)
+        self.disk = disk
+
     def _start(self, work: Callable[..., object], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, name="nbd", daemon=True)
         self._threads.append(thread)
@@ -106,7 +111,7 @@ class Server:
             self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        client = Client(connection, self.disk)
+        client = Client(connection, self)
         try:
             with contextlib.suppress(Gone, PowerCut, OSError):
                 if client.negotiate():
@@ -118,10 +123,10 @@ class Server:
 
 
 class Client:
-    """One connection."""
+    """One connection to SERVER."""
 
-    def __init__(self, connection: socket.socket, disk: Disk) -> None:
-        self._connection, self._disk = connection, disk
+    def __init__(self, connection: socket.socket, server: Server) -> None:
+        self._connection, self._server = connection, server
 
     def negotiate(self) -> bool:
         """Do the handshake; return whether the client wants to read and write then.
@@ -141,7 +146,7 @@ class Client:
                 case Option.EXPORT_NAME:
                     if data:
                         raise Gone  # this option has no way to say no but hanging up
-                    export = struct.pack(">QH", self._disk.size, _EXPORT_FLAGS)
+                    export = struct.pack(">QH", self._server.disk.size, _EXPORT_FLAGS)
                     self._connection.sendall(export if flags & _NO_ZEROES else export + bytes(124))
                     return True
                 case Option.ABORT:
@@ -167,7 +172,7 @@ class Client:
         if length:
             self._reply(option, Reply.UNKNOWN)
             return False
-        self._reply(option, Reply.INFO, struct.pack(">HQH", _INFO_EXPORT, self._disk.size, _EXPORT_FLAGS))
+        self._reply(option, Reply.INFO, struct.pack(">HQH", _INFO_EXPORT, self._server.disk.size, _EXPORT_FLAGS))
         self._reply(option, Reply.INFO, struct.pack(">HIII", _INFO_BLOCK_SIZE, 1, SECTOR, MOST_BYTES))
         self._reply(option, Reply.ACK)
         return True
@@ -193,15 +198,15 @@ class Client:
 
     def _do(self, command: int, flags: int, offset: int, length: int, data: bytes | None) -> tuple[int, bytes]:
         """Do what is asked for; return an error (0 for none), and what was read."""
-        if offset + length > self._disk.size:
+        if offset + length > self._server.disk.size:
             return (_EINVAL if command == Command.READ else _ENOSPC), b""
         match command:
             case Command.READ:
-                return 0, self._disk.read(offset, length)
+                return 0, self._server.disk.read(offset, length)
             case Command.FLUSH:
-                self._disk.flush()
+                self._server.disk.flush()
             case Command.WRITE | Command.TRIM | Command.WRITE_ZEROES:  # what is trimmed reads as zeroes here
-                self._disk.write(Write(offset, length, data, bool(flags & _FUA)))
+                self._server.disk.write(Write(offset, length, data, bool(flags & _FUA)))
             case _:
                 return _EINVAL, b""
         return 0, b""

@@ -81,7 +81,7 @@ def _judge(bad: int, count: int, what: str) -> None:
 @click.option("--stage", default="", help="Count --at from the beginning of this stage of the scene (with --router).")
 @click.option("--planned", is_flag=True, help="Cut in every stage of the scenes instead (with --router).")
 @click.option("-k", "--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIRECTORY",
-              help="Keep the disks that something is wrong with (not with --router).")
+              help="Keep the disks that something is wrong with.")
 def powercut_command(
     names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, without: str, verbose: bool, cuts: int,
     seed: int, at: int | None, policy: Any, again: int, router: bool, stage: str, planned: bool, keep: Path | None,
@@ -97,8 +97,8 @@ def powercut_command(
         keep.mkdir(parents=True, exist_ok=True)
     if at and (len(scenes) != 1 or not policy):
         raise click.UsageError("--at goes with one --scene and a --policy")
-    if ((stage or planned) and not router) or (router and (without_sync or keep)):
-        raise click.UsageError("--stage and --planned go with --router, --without-sync and --keep do not")
+    if ((stage or planned) and not router) or (router and without_sync):
+        raise click.UsageError("--stage and --planned go with --router, --without-sync does not")
     if stage and (not at or stage not in STAGES[scenes[0]]):
         raise click.UsageError(f"--stage goes with --at and one --scene, which has the stages "
                                f"{', '.join(STAGES[scenes[0]]) if len(scenes) == 1 else 'that it has'}")
@@ -112,9 +112,10 @@ def powercut_command(
         return [powercut.drawn(number, writes) for number in range(seed, seed + cuts)]
 
     bad = count = 0
-    on_a_rig = functools.partial(_on_a_rig, without_sync=without_sync, keep=keep)
-    for name, outcomes in (_on_a_router if router else on_a_rig)(names, without, plans):
-        wrong, number = _report(name, outcomes, verbose, " --router" if router else "")
+    on_a_rig = functools.partial(_on_a_rig, without_sync=without_sync)
+    options = (" --router" if router else "") + (f" --without {without}" if without else "")
+    for name, outcomes in (_on_a_router if router else on_a_rig)(names, without, plans, keep):
+        wrong, number = _report(name, outcomes, verbose, options)
         bad, count = bad + wrong, count + number
     _judge(bad, count, "power cuts")
 
@@ -123,8 +124,8 @@ def powercut_command(
 Plans = Callable[[Callable[[Iterable[str]], Mapping[str, int]]], list[Any]]
 
 
-def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, without_sync: bool,
-              keep: Path | None) -> Iterator[tuple[str, Iterator[Any]]]:
+def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, keep: Path | None, without_sync: bool
+              ) -> Iterator[tuple[str, Iterator[Any]]]:
     """Yield each file system with the outcomes of its cuts, on this machine's kernel."""
     from pdimage.lab import powercut
 
@@ -132,30 +133,33 @@ def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, without_sync: 
         yield rig.kind.name, (powercut.cut(rig, plan, keep) for plan in plans(functools.partial(powercut.lengths, rig)))
 
 
-def _on_a_router(names: tuple[str, ...], without: str, plans: Plans) -> Iterator[tuple[str, Iterator[Any]]]:
+def _on_a_router(names: tuple[str, ...], without: str, plans: Plans, keep: Path | None
+                 ) -> Iterator[tuple[str, Iterator[Any]]]:
     """Yield the same, on a virtual router."""
-    from pdimage.lab import machinecuts
+    from pdimage.lab import attended, machinecuts, moments
 
-    with machinecuts.Machine(without) as machine:
+    with attended.Machine() as machine:
         for name in _FILESYSTEMS if "all" in names else names:
-            machine.kind = name
-            yield name, machinecuts.cuts(machine, plans(machine.lengths))
+            with moments.Recorder(machine, name, without) as recorder:
+                yield name, machinecuts.cuts(recorder, plans(recorder.lengths), keep)
+                click.echo(f"{name}: {recorder.spent()}")
 
 
-def _report(name: str, outcomes: Iterable[Any], verbose: bool, router: str) -> tuple[int, int]:
+def _report(name: str, outcomes: Iterable[Any], verbose: bool, options: str) -> tuple[int, int]:
     """Print a line for each outcome that is not well, and one for all; return how many were not, and how many cuts."""
     seen: Counter[str] = Counter()
     seeds: list[int] = []
-    begun = time.monotonic()
+    seconds = 0.0
     for outcome in outcomes:
         seeds.append(outcome.plan.seed)
+        seconds += outcome.seconds
         seen.update(done=int(outcome.done), repaired=int(outcome.repaired), bad=int(bool(outcome.problems)))
         if verbose or outcome.problems:
             click.echo(f"{name}: {'; '.join(outcome.problems) or 'well'}: "
-                       f"pdimage lab powercut{router} -f {name} {outcome.plan.words()}")
+                       f"pdimage lab powercut{options} -f {name} {outcome.plan.words()}")
     click.echo(f"{name}: {len(seeds)} cuts, seeds {seeds[0]} to {seeds[-1]}: "
                f"{seen['bad']} not well, {seen['done']} after the end, {seen['repaired']} repaired at boot; "
-               f"{(time.monotonic() - begun) / len(seeds):.2f} s each")
+               f"{seconds / len(seeds):.2f} s each")
     return seen["bad"], len(seeds)
 
 

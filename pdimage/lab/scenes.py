@@ -24,6 +24,8 @@ _FAILS_UNLESS_BACK = "#!/bin/sh\n[ \"$2\" = True ]\n"
 RUNNER = "pdimage.lab.unsynced"
 # Instead of a verb: the documented function of that name, alone.
 SWAP = "swap_link"
+# Instead of a verb: put a file of some other origin in the target.
+PUT = "put"
 _BASE = (("install", "fw-1"), ("install", "fw-2"), ("install", "fw-3"), ("failsafe",))
 
 
@@ -56,7 +58,8 @@ SCENES = {
     "install": Scene(("install", "fw-4"), _names("fw-3 fw-4"), _names("fw-3 fw-4"), "fw-4"),
     "fallback": Scene(("install", "fw-5"), _names("fw-3 fw-5"), _names("fw-3"), "fw-3", code=3),
     "rollback": Scene(("rollback",), _names("fw-3 fw-2"), _names("fw-3 fw-2"), "fw-2"),
-    "clean": Scene(("clean",), _names("fw-3"), _names("fw-3"), "fw-3", gone=("fw-1",)),
+    "clean": Scene(("clean",), _names("fw-3"), _names("fw-3"), "fw-3", before=(*_BASE, (PUT, "notes")),
+                   gone=("fw-1", "notes")),
     "first-failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", before=_BASE[:3],
                             there=("failsafe",)),
     "failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", there=("failsafe",)),
@@ -100,6 +103,8 @@ class Workshop:
         """Return the command line of a fussy command on TARGET; words that name a release stand for its bundle."""
         if words[0] == SWAP:
             return [sys.executable, "-m", RUNNER, SWAP, str(target / words[1]), str(target / "current")]
+        if words[0] == PUT:
+            return [sys.executable, "-m", RUNNER, PUT, str(target / words[1])]
         argv = [sys.executable, "-m", RUNNER, *(str(self.bundles.get(word, word)) for word in words)]
         argv += ["-t", str(target), "-l", str(self.place / "log")]
         return [*argv, "-k", str(self.keyring)] if words[0] == "install" else argv

@@ -6,9 +6,12 @@ takes a second and no boot. Disks that lie elsewhere (``nbd``) or are raw take n
 """
 
 import contextlib
+import functools
 import re
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,33 +27,42 @@ class SnapshotFailed(FussyError):
     """A snapshot can't be made, or there is none of that name."""
 
 
-def create(vm: "VM", name: str) -> None:
-    """See :meth:`pdimage.lab.virt.VM.create_snapshot`."""
+@contextlib.contextmanager
+def lean_and_still(vm: "VM") -> Iterator[None]:
+    """Have a machine stand still, with all on disk and nothing in memory that it can read from there again."""
+    with contextlib.suppress(FussyError):
+        vm.ssh("sync; echo 3 >/proc/sys/vm/drop_caches", show_output=False, seconds=60)
+    vm.monitor.command("stop")
+    try:
+        yield
+    finally:
+        vm.monitor.command("cont")
+
+
+Still = Callable[["VM"], AbstractContextManager[None]]
+
+
+def create(vm: "VM", name: str, still: Still = lean_and_still) -> None:
+    """See :meth:`pdimage.lab.virt.VM.create_snapshot`; STILL has a machine that runs stand still meanwhile."""
     if name in vm.spec["snapshots"]:
         raise SnapshotFailed(f"cannot make the snapshot {name} of {vm.name()}: there is one; choose another name")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise SnapshotFailed(f"cannot make the snapshot {name!r} of {vm.name()}: use letters, digits, dots and dashes")
-    vm.spec["snapshots"][name] = live(vm, name) if vm.alive() else dead(vm, name)
+    vm.spec["snapshots"][name] = live(vm, name, still) if vm.alive() else dead(vm, name)
     vm.save()
 
 
-def live(vm: "VM", name: str) -> dict[str, Any]:
-    """Keep the disks and memory of a machine that runs; it stands still meanwhile."""
-    with contextlib.suppress(FussyError):
-        # what the kernel can read again from disk need not be in the file
-        vm.ssh("sync; echo 3 >/proc/sys/vm/drop_caches", show_output=False, seconds=60)
+def live(vm: "VM", name: str, still: Still = lean_and_still) -> dict[str, Any]:
+    """Keep the disks and memory of a machine that runs."""
     memory = Path(vm.virt_env().prefix.paths.images(f"{vm.name()}-{name}.memory"))
     frozen = _paths(vm)
-    vm.monitor.command("stop")
-    try:
+    with still(vm):
         for disk, overlay in zip(_layered(vm), _next_paths(vm), strict=True):
             vm.monitor.command("blockdev-snapshot-sync", **{
                 "device": disk["name"], "snapshot-file": str(overlay), "format": "qcow2"})
             disk["path"] = str(overlay)
         vm.save()
         vm.monitor.save_memory(memory)
-    finally:
-        vm.monitor.command("cont")
     return {"disks": frozen, "memory": str(memory), "boot": vm.console.boot_id()}
 
 
@@ -61,8 +73,17 @@ def dead(vm: "VM", name: str) -> dict[str, Any]:
     return {"disks": frozen, "memory": None, "boot": ""}
 
 
-def revert(vm: "VM", name: str) -> None:
-    """See :meth:`pdimage.lab.virt.VM.revert_snapshot`."""
+def forget(vm: "VM", names: Iterable[str]) -> None:
+    """Delete snapshots."""
+    for name in names:
+        if memory := vm.spec["snapshots"].pop(name)["memory"]:
+            Path(memory).unlink()
+    vm.save()
+    reclaim(vm)
+
+
+def revert(vm: "VM", name: str, set_time: bool = True) -> None:
+    """See :meth:`pdimage.lab.virt.VM.revert_snapshot`; without SET_TIME its clock goes on from where it was."""
     kept = vm.spec["snapshots"].get(name)
     if kept is None:
         known = ", ".join(vm.spec["snapshots"]) or "none"
@@ -81,8 +102,9 @@ def revert(vm: "VM", name: str) -> None:
         vm.power_on(memory)
         vm.monitor.load_memory(memory)
         vm.monitor.command("cont")
-    # its answer may take a second under emulation, and whoever goes on need not wait for it
-    threading.Thread(target=_set_time, args=[vm], daemon=True).start()
+    if set_time:
+        # its answer may take a second under emulation, and whoever goes on need not wait for it
+        threading.Thread(target=_set_time, args=[vm], daemon=True).start()
 
 
 def _set_time(vm: "VM") -> None:
@@ -135,6 +157,7 @@ def overlay_of(base: Path, base_format: str, overlay: Path, size: str | None = N
                *([size] if size else [])], what="make an overlay")
 
 
+@functools.cache  # what a file lies on never changes
 def _chain(path: Path) -> set[Path]:
     """Return PATH and all files that it is on top of."""
     shown = tools.run(["qemu-img", "info", "--backing-chain", "--force-share", path], what="look at a disk")

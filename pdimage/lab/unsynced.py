@@ -1,8 +1,9 @@
 """Runs a command of fussy with some of its syncs left out, to see what they are good for.
 
 ``python -m pdimage.lab.unsynced WORD…``, with the words that follow ``fussy``, or ``swap_link`` and what that
-documented function takes. ``PDIMAGE_LAB_WITHOUT`` has the points, separated by commas. A point is a function of fussy
-and what it syncs: the content of a file, the names in a directory, or the whole file system.
+documented function takes, or ``put`` and the path of a file that is to be there. ``PDIMAGE_LAB_WITHOUT`` has the
+points, separated by commas. A point is a function of fussy and what it syncs: the content of a file, the names in a
+directory, or the whole file system.
 """
 
 import os
@@ -67,6 +68,9 @@ def run(words: Sequence[str], points: str) -> None:
         leave_out(points)
     if words[0] == "swap_link":
         install.swap_link(*words[1:])
+        raise SystemExit(0)
+    if words[0] == "put":
+        disk.replace_file(Path(words[1]), b"of some other origin\n")
         raise SystemExit(0)
     sys.argv = ["fussy", *words]
     fussy.cli.main()

@@ -6,6 +6,7 @@ The file of the disk holds what is durable, and nothing else, at each moment.
 import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pdimage.lab.writelog import Entry, Flush, Mark, Policy, Write, survivors
@@ -17,28 +18,46 @@ class PowerCut(Exception):
     """The disk has no power: nothing is read or written any more."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a disk was at some moment: DURABLE is in a file, WINDOW was not flushed yet; it had taken so many WRITES."""
+
+    durable: Path
+    window: tuple[Write, ...] = ()
+    writes: int = 0
+
+
 class Disk:
-    """The disk in the file PATH. Its power is cut at the CUT_AT-th write from now (from 1), unless that is None.
+    """The disk in the file PATH. Its power is cut at the CUT_AT-th write (from 1), unless that is None.
 
     POLICY and SEED choose which unflushed writes, and which of the one that is on its way, survive (see
-    :func:`pdimage.lab.writelog.survivors`). ``writes`` counts them. With RECORD, ``log`` has all that happened.
-    All methods may be called by several threads.
+    :func:`pdimage.lab.writelog.survivors`). ``writes`` counts them, from those of KEPT on, if PATH is a copy of what
+    that has. With RECORD, ``log`` has all that happened. All methods may be called by several threads.
     """
 
     def __init__(self, path: Path, *, cut_at: int | None = None, policy: Policy = "none", seed: int = 0,
-                 record: bool = False) -> None:
+                 record: bool = False, kept: Kept | None = None) -> None:
         self.path, self.cut_at, self.policy, self.seed, self.record = path, cut_at, policy, seed, record
         self.size = path.stat().st_size
         self.log: list[Entry] = []
-        self.writes = 0
+        self.writes = kept.writes if kept else 0
         self.has_power = True
+        # Whether a flush is answered and does nothing.
+        self.ignores_flush = False
         self.on_cut: list[Callable[[], object]] = []
         self._lock = threading.Lock()
-        self._window: list[Write] = []
+        self._window = list(kept.window) if kept else []
         self._durable = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         # what the disk answers: the durable content with all writes since
         self._seen = os.memfd_create("disk", os.MFD_CLOEXEC)
         copy(self._durable, self._seen)
+        apply(self._seen, self._window)
+
+    def keep(self, path: Path) -> Kept:
+        """Return what it is now, with what is durable in the new file PATH."""
+        with self._lock, path.open("xb") as file:
+            copy(self._durable, file.fileno())
+            return Kept(path, tuple(self._window), self.writes)
 
     def close(self) -> None:
         """Let go of the file. Without a power cut before, everything that was answered is in it."""
@@ -84,6 +103,8 @@ class Disk:
         """
         with self._lock:
             self._check_power()
+            if self.ignores_flush:
+                return
             self._note(Flush())
             apply(self._durable, self._window)
             self._window.clear()

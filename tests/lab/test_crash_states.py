@@ -60,6 +60,7 @@ BROKEN = "cannot verify /mnt/ext4/disk/opt/failsafe: cannot read the manifest"
 @pytest.mark.parametrize(("point", "name", "scene", "problem"), [
     ("swap_link:directory", "ext4", "swap", LOST),
     ("publish:filesystem", "ext4", "first-failsafe", BROKEN),
+    ("clean:directory", "ext4", "clean", "acknowledged, but notes is there again"),
     pytest.param("make_failsafe:filesystem", "ext4", "failsafe", BROKEN, marks=pytest.mark.lab),
     pytest.param("replace_file:directory", "ext4", "confirm", "on trial is fw-6, not nothing", marks=pytest.mark.lab),
     pytest.param("replace_file:file", "btrfs", "trial", "on trial is None, not fw-6", marks=pytest.mark.lab),

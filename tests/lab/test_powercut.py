@@ -58,6 +58,18 @@ def test_a_boot_repairs_a_torn_superblock() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(("options", "line"), [
+    ((), "cannot mount file systems: run as root\n"),
+    (("--router",), "cannot start an environment: unshare: unshare failed: Operation not permitted; "
+                    "be root on a kernel with process and network namespaces\n")])
+def test_without_root_one_line_says_so(options: tuple[str, ...], line: str) -> None:
+    # whoever is in a user namespace without any ids is nobody
+    done = subprocess.run(["unshare", "--user", sys.executable, "-m", "pdimage", "lab", "powercut", *options],
+                          capture_output=True, text=True, timeout=300, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (40, "", f"pdimage lab powercut: {line}")
+
+
 def test_a_seed_is_a_plan() -> None:
     lengths = {"install": 70, "rollback": 30, "clean": 8}
     plans = [drawn(seed, lengths) for seed in range(1000)]

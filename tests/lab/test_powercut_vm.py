@@ -2,10 +2,14 @@
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 
 from pdimage.lab import plugin
+from pdimage.lab.attended import READY, Machine
+from pdimage.lab.moments import keep
+from pdimage.lab.volatile import Disk, Kept, copy_file
 
 from .verbs import lab
 
@@ -26,6 +30,35 @@ def test_power_goes_in_every_stage_of_going_back_and_of_cleaning() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ext4: 10 cuts, seeds 1 to 10: 0 not well, "), done.stdout
+    assert re.search(r"^ext4: 2 scenes recorded in \d+ s$", done.stdout, re.MULTILINE)
+
+
+# Past the page cache, without a flush; then it is there, and a flush makes it durable.
+WRITE = "head -c 8192 /dev/zero | tr '\\0' x >/run/x && dd if=/run/x of=/dev/vdc bs=4096 oflag=direct"
+FLUSH = "cmp -n 8192 /run/x /dev/vdc && sync /dev/vdc"
+
+
+def test_a_moment_keeps_what_was_not_flushed_and_a_flush_after_it_counts(tmp_path: Path) -> None:
+    def disk(source: Path, kept: Kept | None = None) -> Disk:
+        copy_file(source, tmp_path / "disk")
+        return Disk(tmp_path / "disk", kept=kept)
+
+    with Machine() as machine:
+        before = disk(machine.blank)
+        with machine.running(READY, following=before):
+            machine.router.run(WRITE)
+            kept = keep(machine.router, "written", before, tmp_path / "kept")
+            assert [(write.offset, write.length) for write in kept.window] == [(0, 4096), (4096, 4096)]
+            assert kept.writes == before.writes == 2
+            assert [path.read_bytes()[:8192] for path in (kept.durable, before.path)] == [bytes(8192)] * 2
+            machine.router.run(FLUSH)
+            assert before.path.read_bytes()[:8192] == b"x" * 8192
+
+        after = disk(kept.durable, kept)
+        with machine.running("written", following=after):
+            assert (after.writes, after.path.read_bytes()[:8192]) == (2, bytes(8192))
+            machine.router.run(FLUSH)
+            assert (after.writes, after.path.read_bytes()[:8192]) == (2, b"x" * 8192)
 
 
 @pytest.mark.slow
@@ -41,10 +74,13 @@ def test_the_long_set(what: tuple[str, ...], capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
-def test_without_one_sync_what_was_acknowledged_is_lost_there_too() -> None:
-    plan = "powercut --router -f ext4 --scene swap --at 100000 --policy none --seed 1"
-    done = lab(*plan.split(), "--without", "swap_link:directory", seconds=600)
+def test_without_one_sync_what_was_acknowledged_is_lost_there_too(tmp_path: Path) -> None:
+    plan = "--scene swap --at 100000 --policy none --seed 1"
+    without = "powercut --router --without swap_link:directory -f ext4"
+    done = lab(*without.split(), *plan.split(), "--keep", str(tmp_path), seconds=600)
 
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.startswith(f"ext4: acknowledged, but current is fw-3 and not fw-2: pdimage lab {plan}\n")
+    assert done.stdout.startswith("ext4: acknowledged, but current is fw-3 and not fw-2: "
+                                  f"pdimage lab {without} {plan}\n"), done.stdout
     assert "cannot call this safe: 1 of 1 power cuts left a router that is not well" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["ext4-swap-1.image"]
