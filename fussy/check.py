@@ -106,7 +106,9 @@ def _faults(release: Path, digest: str, known: _Known) -> Iterator[Fault]:
         entries = manifest.decode(data).entries
     except (OSError, BadBundle) as error:
         if release.is_dir():  # not deleted meanwhile
-            wrong = "is missing" if isinstance(error, FileNotFoundError) else str(error)
+            wrong = str(error)
+            if isinstance(error, OSError):
+                wrong = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
             entry = manifest.Entry(type="file", path=manifest.PATH.decode(), sha256=digest, mtime=state.now())
             yield Fault(release, digest, -1, entry, wrong)
         return

@@ -67,6 +67,7 @@ class OldFile:
         """Return exactly SIZE bytes at POSITION.
 
         :raises BadBundle: the file has, or had when it was installed, no such place
+        :raises UnusableDelta: it became shorter, or the disk does not give it
         """
         if position < 0 or position + size > self._size:
             raise broken("it refers to bytes outside of an old file")
@@ -74,11 +75,18 @@ class OldFile:
         if not 0 <= start <= len(self._buffer) - size:
             self._start = max(0, position - _BLOCK // 4)
             start = position - self._start
-            self._buffer = os.pread(self._descriptor, start + max(size, _BLOCK), self._start) if size else b""
+            self._buffer = self._at(self._start, start + max(size, _BLOCK)) if size else b""
             if len(self._buffer) < start + size:
                 raise UnusableDelta("cannot apply the delta: a file of its base release became shorter; "
                                     "install the full bundle")
         return self._buffer[start:start + size]
+
+    def _at(self, position: int, size: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, size, position)
+        except OSError as error:
+            raise UnusableDelta(f"cannot apply the delta: a file of its base release can't be read: {error.strerror}; "
+                                "install the full bundle") from error
 
 
 class OldFiles:

@@ -9,6 +9,7 @@ A device that falls back reads this file with the fussy of an older release: fie
 values that it does not know.
 """
 
+import errno
 import logging
 import os
 import time
@@ -122,12 +123,14 @@ class State(msgspec.Struct, frozen=True):
 
 
 def load(target: Target) -> State:
-    """Return the state; a file that can't be read is put aside, for an unreadable note must not end all upgrades."""
+    """Return the state; a file that is damaged is put aside, for an unreadable note must not end all upgrades."""
     try:
         state = msgspec.json.decode(target.state.read_bytes(), type=State)
     except FileNotFoundError:
         return State()
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EIO:
+            raise
         log.warning("putting %s aside as state.json.damaged: %s", target.state, error)
         target.state.rename(target.state.with_name("state.json.damaged"))
         return State()

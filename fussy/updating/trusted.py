@@ -159,7 +159,7 @@ def _described(cache: Path, product: str) -> dict[str, Any]:
     from tuf.api.metadata import Metadata
 
     def of(role: str) -> Any:
-        return Metadata.from_file(str(cache / f"{quote(role, '')}.json")).signed
+        return Metadata.from_bytes((cache / f"{quote(role, '')}.json").read_bytes()).signed
 
     described = {role: of(role) for role in ("root", "timestamp", "snapshot")}
     waiting = ["targets"]

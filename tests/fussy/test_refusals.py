@@ -1,5 +1,6 @@
 """What must be refused: one clear line, a distinct exit code, and nothing changed."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from fussy import frames, manifest, pieces, tree
+from fussy import frames, manifest, pieces, state, tree
 from fussy.errors import BadBundle, FussyError, HookFailed, Incompatible, NoSpace, SystemSetup, Untrusted
+from fussy.target import Target
 
 from .conftest import Keys
 from .firmware import Firmware
@@ -375,6 +377,21 @@ def test_current_that_leads_out(firmware: Firmware, tmp_path: Path) -> None:
     (firmware.target / "current").symlink_to(tmp_path)
     with pytest.raises(SystemSetup, match="which is not in"):
         firmware.install(firmware.pack("fw-2", {"a": "2"}))
+
+
+def test_a_state_on_a_dead_sector_is_put_aside(firmware: Firmware, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, dead = Path.read_bytes, firmware.target / ".fussy/state.json"
+
+    def rotten(path: Path) -> bytes:
+        if path == dead and path.stat().st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    inode = dead.stat().st_ino
+    monkeypatch.setattr(Path, "read_bytes", rotten)
+    firmware.install(firmware.pack("fw-2", {"a": "2"}))
+    assert state.load(Target(firmware.target)).previous == "fw-1"
+    assert dead.with_name("state.json.damaged").stat().st_ino == inode
 
 
 def test_a_state_that_cannot_be_read_is_put_aside(firmware: Firmware) -> None:

@@ -1,5 +1,6 @@
 """Faults of the machine itself: two updaters at once, locks that were left, a wrong clock, no release that works."""
 
+import errno
 import os
 import random
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fussy import state
 from fussy import target as targets
 from fussy.publishing import packing
 from fussy.updating import trusted
@@ -162,6 +164,29 @@ def test_a_delta_whose_base_was_altered_is_followed_by_the_full_bundle(channel: 
     assert "by a full bundle" in done.line
     assert [path.rpartition(".from-")[1] for path in server.requests if "firmware-3" in path] == [".from-", ""]
     assert router.current() == "firmware-3"
+
+
+def test_a_delta_whose_base_can_not_be_read_is_followed_by_what_does_without(
+        channel: Channel, router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a sector of the disk has died: by a delta from another release, and at last by the full bundle."""
+    data = random.Random(1).randbytes(50_000)
+    for number in (2, 3):
+        channel("add", "router", channel.tree(number, {"app": data + bytes([number])}))
+        line = router.update(expect="updated").line
+        assert ("by a full bundle" if number == 2 else "by a delta bundle") in line
+    pread, dead = os.pread, {str(router.target / "firmware-3/app")}
+
+    def rotten(descriptor: int, size: int, position: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{descriptor}") in dead:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, size, position)
+
+    monkeypatch.setattr(os, "pread", rotten)
+    for number, way in ((4, "by a delta bundle"), (5, "by a full bundle")):
+        channel("add", "router", channel.tree(number, {"app": data + bytes([number])}))
+        assert way in router.update(expect="updated").line
+        assert (router.current(), state.load(router.found).bad) == (f"firmware-{number}", [])
+        dead |= {str(router.target / f"firmware-{old}/app") for old in (2, 4)}
 
 
 def test_a_delta_that_needs_more_memory_than_the_owner_allows_is_not_taken(channel: Channel, router: Router,
