@@ -70,10 +70,16 @@ def cancel(where: Places) -> list[Path]:
 
 
 def describe(path: Path, published: Published | None) -> Iterator[str]:
-    """Yield what a prepared file changes, in lines for who is to sign it."""
+    """Yield what a prepared file changes, in lines for who is to sign it.
+
+    That is told by what is published here, or else by the version before it that lies beside it.
+    """
     role, meta = role_in(path), metadata.read(path)
     yield f"{role} version {meta.signed.version}, valid until {meta.signed.expires:%Y-%m-%d}"
-    before = published.role(role) if published else None
+    beside = path.with_name(f"{meta.signed.version - 1}.{role}.json")
+    before = published.role(role) if published else metadata.read(beside) if beside.exists() else None
+    if before is None and meta.signed.version > 1:
+        yield f"  all is shown as new: put {beside.name} of the channel's metadata beside it to see what changes"
     signed, old = meta.signed, before.signed if before else None
     if isinstance(signed, Root | Targets):
         yield from key_changes(signed, old if isinstance(old, Root | Targets) else None)

@@ -1,6 +1,7 @@
 """Who signs a channel: thresholds, keys kept elsewhere, rotation, theft. The judge is python-tuf's own client."""
 
 import copy
+import json
 import shutil
 import subprocess
 import time
@@ -84,6 +85,28 @@ def test_two_of_three_sign_the_root_each_on_a_machine_of_their_own(tmp_path: Pat
     assert one.offered() == {}
     assert not list(one.where.prepared.iterdir())
     assert "no key is here that should and has not signed" in elsewhere("sign", bob.parent / "1.root.json", fails=40)
+
+
+def test_who_signs_elsewhere_sees_what_changes(made: Channel) -> None:
+    """By the version before it, which lies beside the file there."""
+    bob, old = key(made.place, "bob"), made.key_of("root")
+    made("rotate", "root", "--add", bob.with_suffix(".pub"), "--remove", old, fails=60)
+    file, before = bob.parent / "2.root.json", made.where.metadata / "1.root.json"
+    elsewhere = Channel(bob.parent, made.keys)
+
+    def shown() -> list[str]:
+        shutil.copy(made.where.prepared / file.name, file)
+        return elsewhere("sign", file, options=("--key", bob.with_suffix(".pem"))).splitlines()[1:]
+
+    alone = shown()
+    assert alone[0] == "  all is shown as new: put 1.root.json of the channel's metadata beside it to see what changes"
+    assert not [line for line in alone if "- key" in line] and len(alone) > 6
+    shutil.copy(before, file.with_name(before.name))
+    (new,) = json.loads(file.read_text())["signed"]["roles"]["root"]["keyids"]
+    assert [line.partition(old)[0] for line in shown()] == [
+        f"  root: + key {new}", "  root: - key ", f"  signed by {new}"]
+    made("publish", file)
+    assert made.role("root")["version"] == 2
 
 
 def test_a_release_waits_until_a_second_person_has_signed_it(tmp_path: Path, keys: Keys) -> None:
