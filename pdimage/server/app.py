@@ -22,8 +22,9 @@ from pdimage.server.metrics import Health, Measured
 from pdimage.server.openapi import document
 from pdimage.server.registry.fleet.desk import Fleet
 from pdimage.server.registry.fleet.operations import operations as fleet_operations
-from pdimage.server.registry.linkapi import routes as link_routes
+from pdimage.server.registry.linkapi import LinkEndpoint
 from pdimage.server.registry.operations import operations as registry_operations
+from pdimage.server.registry.tunnel import routes as tunnel_routes
 from pdimage.server.requests import Requests
 from pdimage.server.settings import Settings
 
@@ -48,6 +49,6 @@ def make_app(desk: Desk, fleet: Fleet, more: Sequence[BaseRoute] = ()) -> ASGIAp
     routes: list[BaseRoute] = [Route(one.path, answering(one.handler), methods=[one.method]) for one in found]
     routes.append(Route("/json/{request_hash}/{file:path}", answering(Files(desk).file)))
     routes.append(Route("/openapi.json", openapi))
-    routes += [*Health(desk).routes(), *link_routes(fleet.registry), *more]
+    routes += [*Health(desk).routes(), *tunnel_routes(fleet.registry), *more]
     app = Starlette(routes=routes, exception_handlers={HTTPException: http_error})
-    return Edge(Measured(app, routes, log_access=desk.settings.log_access))
+    return Edge(Measured(app, routes, log_access=desk.settings.log_access), LinkEndpoint(fleet.registry))

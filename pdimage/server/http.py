@@ -129,18 +129,23 @@ def client_key(host: str) -> str:
 
 class Edge:
     """The outermost layer: answers other origins' questions, and takes ``//`` in a path as ``/``, as clients send it.
+
+    WebSockets, of which there are many and for long, go straight to an application of their own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, websockets: ASGIApp) -> None:
         self.app = app
+        self.websockets = websockets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["method"] == "OPTIONS":
-                await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
-                return
-            path: str = scope["path"]
-            if "//" in path:
-                scope = {**scope, "path": "/" + "/".join(filter(None, path.split("/")))
-                         + ("/" if path.endswith("/") else "")}
+        if scope["type"] == "websocket":
+            await self.websockets(scope, receive, send)
+            return
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if "//" in path:
+            scope = {**scope, "path": "/" + "/".join(filter(None, path.split("/")))
+                     + ("/" if path.endswith("/") else "")}
         await self.app(scope, receive, send)

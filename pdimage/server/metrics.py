@@ -55,9 +55,6 @@ class Measured:
                                   buckets=_SECONDS, registry=None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started, status = time.perf_counter(), 0
 
         async def watch(message: Message) -> None:

@@ -5,9 +5,11 @@ With ``processes`` more than one, others serve the same socket; they end when th
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import ssl
@@ -32,6 +34,8 @@ from pdimage.server.migrate import migrate
 from pdimage.server.pages import routes
 from pdimage.server.registry.desk import Registry, make_registry
 from pdimage.server.registry.fleet.desk import make_fleet
+from pdimage.server.registry.hub import Hub
+from pdimage.server.registry.linkapi import early_refusal
 from pdimage.server.registry.siblings import Inner
 from pdimage.server.registry.websocket import Links
 from pdimage.server.settings import Settings, address
@@ -42,13 +46,33 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 # What a process has open besides links and connections: databases, files that it sends, its store.
 _FILES = 200
+# So many connections may wait to be taken; the kernel has a limit of its own, net.core.somaxconn.
+_WAITING = 65535
 OWN_KEY = "Build server <build-server@localhost.invalid>"
 
 
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1, for clients that send the head of a request within ``head_seconds``, not byte by byte for ever."""
+class InnerProtocol(HttpToolsProtocol):
+    """HTTP/1.1; ASGI's scope has an extension ``connection``, whose ``has_gone`` tells whether the client has closed
+    it, even while nothing is read from it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"connection": {"has_gone": self._has_gone}}
+
+    def _has_gone(self) -> bool:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+
+class Protocol(InnerProtocol):
+    """HTTP/1.1, for clients that send the head of a request within ``head_seconds``, not byte by byte for ever.
+
+    ``may_come`` is given the time and returns in how many seconds a WebSocket may come, 0: now.
+    """
 
     head_seconds = 15.0
+    may_come: Callable[[float], int] = staticmethod(lambda now: 0)
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,6 +87,13 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def handle_websocket_upgrade(self) -> None:
+        if seconds := self.may_come(self.loop.time()):
+            self.transport.write(early_refusal(seconds))
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -172,7 +203,9 @@ def working(settings: Settings) -> Iterator[Worker]:
 
 @contextmanager
 def listen(settings: Settings) -> Iterator[socket.socket]:
-    """Have a socket that listens where the settings say.
+    """Have the socket for where the settings say. It listens when a process serves it, not before: connections that
+    nobody takes yet would be more than may wait when all routers come back at once, and clients whose connection was
+    dropped try again only after seconds.
 
     :raises SystemSetup: it can't be had
     """
@@ -182,7 +215,6 @@ def listen(settings: Settings) -> Iterator[socket.socket]:
         with socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(where)
-            listener.listen(2048)
             yield listener
     except OSError as error:
         raise SystemSetup(f"cannot listen on {settings.listen}: {error.strerror or error}; name another address with "
@@ -222,14 +254,14 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
             process.wait()
 
 
-def configuration(settings: Settings, app: Any, links: Links) -> uvicorn.Config:
+def configuration(settings: Settings, app: Any, links: Links, hub: Hub) -> uvicorn.Config:
     """Return how the application is served to everybody."""
-    protocol = type("Protocol", (Protocol,), {"head_seconds": settings.body_seconds})
+    protocol = type("Protocol", (Protocol,), {"head_seconds": settings.body_seconds, "may_come": hub.may_come})
     certificate, key = settings.certificate or (None, None)
     return uvicorn.Config(
         app, http=protocol, loop="uvloop", ws=links.protocol, ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False, ws_ping_interval=None, lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=bool(settings.trusted_proxies),
+        server_header=False, backlog=_WAITING, proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies), limit_concurrency=settings.connections,
         ssl_certfile=certificate, ssl_keyfile=key, timeout_keep_alive=15, timeout_graceful_shutdown=10)
 
@@ -251,12 +283,12 @@ class _Server(uvicorn.Server):
 
     async def _listen_to_siblings(self) -> None:
         """Serve the other processes, on this one's own socket."""
-        inner = uvicorn.Config(Inner(self._registry.hub, self.config.app), http=HttpToolsProtocol,  # type: ignore[arg-type]
+        inner = uvicorn.Config(Inner(self._registry.hub, self.config.app), http=InnerProtocol,  # type: ignore[arg-type]
                                ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False)
         inner.load()
 
         def protocol() -> asyncio.Protocol:
-            return HttpToolsProtocol(inner, self.server_state, {})
+            return InnerProtocol(inner, self.server_state, {})
 
         self.servers.append(await asyncio.get_running_loop().create_unix_server(
             protocol, sock=self._registry.siblings.listen()))
@@ -284,13 +316,23 @@ def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable
     desk, registry, links = make_desk(settings, engine), make_registry(settings, engine, slot), Links()
     fleet = make_fleet(registry, desk.store, registry.hub.wake)
     app = make_app(desk, fleet, routes(desk, fleet))
+    _collect_seldom()
     try:
         with fleet.moving():
-            _Server(configuration(settings, app, links), registry, links, ready).run(sockets=[listener])
+            _Server(configuration(settings, app, links, registry.hub), registry, links, ready).run(sockets=[listener])
     finally:
         registry.siblings.close()
         desk.count_hits()
         engine.dispose()
+
+
+def _collect_seldom() -> None:
+    """Look for garbage among all objects only after very many new ones. 10,000 links are half a million objects that
+    live for long: as Python does it, it would look at all of them ten times while they come, for half a second each.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 100)
 
 
 def main() -> None:

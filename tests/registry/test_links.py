@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import msgspec
@@ -259,6 +261,29 @@ def test_routers_are_told_to_look_for_an_update(here: Scene) -> None:
                 while not told.heard:
                     await asyncio.sleep(0.05)
             assert (told.heard, spared.heard) == ([Look()], [])
+
+    asyncio.run(story())
+
+
+def test_a_router_hears_its_welcome_before_what_others_say_to_it_while_it_comes(here: Scene) -> None:
+    async def story() -> None:
+        card, = here.routers()
+        router = Router(card, here.server.url)
+        with closing(sqlite3.connect(here.server.data / "server.db", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")  # so that nothing is written, and no router let in, for a while
+            coming = asyncio.create_task(router.connect())
+            async with asyncio.timeout(20):
+                while await asyncio.to_thread(process_asked, here.server, "look", [card.pdid]) != b"1":
+                    await asyncio.sleep(0.05)
+            asked = asyncio.create_task(here.get(f"/routers/{card.pdid}/api/v1/status"))
+            await asyncio.sleep(1.5)  # a ping is due as well
+            assert not coming.done()
+        assert (await coming).seconds == 1.0
+        running = asyncio.create_task(router.run())
+        assert await asked == {"version": "1.0"}
+        assert router.heard == [Look()]
+        router.drop()
+        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(story())
 

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import json
 import socket
+import struct
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import urllib3
@@ -305,14 +306,15 @@ def test_routers_that_answer_nonsense_harm_only_their_own(here: Scene) -> None:
     assert "Traceback" not in here.server.log.read_text()
 
 
-def test_an_upload_that_nobody_takes_waits_and_a_client_that_goes_ends_it(here: Scene) -> None:
-    lost: list[str] = []
+@pytest.mark.parametrize(("size", "how"), [(300_000, "closes"), (99_999_999, "resets"), (99_999_999, "waits")])
+def test_an_upload_that_nobody_takes_waits_and_a_client_that_goes_ends_it(here: Scene, size: int, how: str) -> None:
+    ended: list[str] = []
     reads = asyncio.Event()
 
     async def handle(exchange: Exchange) -> None:
         await reads.wait()
         await exchange.body()
-        lost.append(exchange.lost)
+        ended.append(exchange.lost)
 
     async def story() -> None:
         async with linked(one(here, handle=handle)) as router:
@@ -320,16 +322,23 @@ def test_an_upload_that_nobody_takes_waits_and_a_client_that_goes_ends_it(here: 
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(f"PUT {HERE}/routers/{router.card.pdid}/v1/x HTTP/1.1\r\nHost: a\r\n"
                          f"Content-Length: 99999999\r\nAuthorization: Bearer {here.joe.token}\r\n\r\n".encode())
-            with pytest.raises(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    for _ in range(1525):
+                    for _ in range(size // 65536):
                         writer.write(bytes(65536))
                         await writer.drain()
-            assert sum(len(content) for exchange in router.exchanges.values()
-                       for content in exchange.waiting()) == WINDOW
-            reads.set()
+                    await asyncio.sleep(2)
+            exchange, = router.exchanges.values()
+            assert sum(map(len, exchange.waiting())) == WINDOW
+            if how == "waits":  # its end can't come through before the rest is taken
+                reads.set()
+            if how == "resets":
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-            await asyncio.to_thread(wait_until, lambda: lost)
-            assert lost == ["who asked has gone"]
+            await asyncio.to_thread(wait_until, lambda: exchange.lost)  # for less than a router's time to answer
+            assert exchange.lost == "who asked has gone"
+            reads.set()
+            await asyncio.to_thread(wait_until, lambda: ended)
+            assert ended == ["who asked has gone"]
 
     asyncio.run(story())

@@ -19,9 +19,9 @@ from pdimage.server.refusals import Refused
 from pdimage.server.registry.access import COOKIE
 from pdimage.server.registry.fleet.desk import Fleet
 from pdimage.server.registry.fleet.operations import operations as fleet_operations
-from pdimage.server.registry.linkapi import routes as link_routes
 from pdimage.server.registry.operations import HERE
 from pdimage.server.registry.operations import operations as registry_operations
+from pdimage.server.registry.tunnel import routes as tunnel_routes
 
 # What is read of an answer: routers' logs may be long.
 MOST = 1 << 20
@@ -33,7 +33,7 @@ class Api:
     def __init__(self, fleet: Fleet) -> None:
         found = [*registry_operations(fleet.registry), *fleet_operations(fleet)]
         routes: Sequence[BaseRoute] = [Route(one.path, answering(one.handler), methods=[one.method]) for one in found]
-        self._app = Starlette(routes=[*routes, *link_routes(fleet.registry)],
+        self._app = Starlette(routes=[*routes, *tunnel_routes(fleet.registry)],
                               exception_handlers={HTTPException: http_error})
 
     async def ask(self, visit: Request, method: str, path: str, body: object = None, **query: object) -> Any:

@@ -40,10 +40,16 @@ class Admission:
         """Let one in (0), or return in how many seconds it is its turn. NOW: seconds of a clock that does not jump."""
         if self._pending[address] >= self._most // _SHARE:
             return OTHERS_FIRST
+        seconds = self.turn(now)
+        if not seconds:
+            self._left -= 1
+        return seconds
+
+    def turn(self, now: float) -> int:
+        """Return 0 if :meth:`wait` may let one in, or in how many seconds it is its turn."""
         self._left = min(max(self._rate, 1.0), self._left + (now - self._since) * self._rate)
         self._since = now
         if self._left >= 1 and self._pending.total() < self._most:
-            self._left -= 1
             return 0
         self._turn = max(self._turn, now) + 1 / self._full_rate
         return min(math.ceil(self._turn - now), LONGEST)

@@ -30,6 +30,7 @@ from pdimage.server.registry.batch import Batch
 from pdimage.server.registry.link import Link, Socket
 from pdimage.server.registry.linkmetrics import LinkMetrics
 from pdimage.server.registry.presence import BEAT, Changes, Claim, Known, Presence
+from pdimage.server.registry.rota import Rota
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Hub:
         self._admission = admission
         self._others = others
         self._arriving: set[str] = set()
+        self._rota: Rota[Link] = Rota()
         self._changes = Changes()
         self._waiting = 0
         self._closing = False
@@ -124,14 +126,15 @@ class Hub:
 
     # A router comes.
 
-    def may_come(self, address: str, now: float) -> int:
-        """Return 0 if one more router may begin to prove who it is, or in how many seconds it may."""
+    def may_come(self, now: float, address: str | None = None) -> int:
+        """Return 0 if one more router may begin to prove who it is, or in how many seconds it may. It counts as one
+        that does if its ADDRESS is told; without, one is not even asked for it."""
         if self._closing:
             return 5
         if len(self.links) >= self.most:
             self.metrics.refused("full")
             return 60
-        seconds = self._admission.wait(now, address)
+        seconds = self._admission.turn(now) if address is None else self._admission.wait(now, address)
         if seconds:
             self.metrics.refused("rate")
         return seconds
@@ -184,6 +187,7 @@ class Hub:
         if not mine:
             raise come_back(5, "this router's link has just been made elsewhere, or its certificate changed")
         self._note(link.pdid, facts, None)
+        self._attend_again(link)
         self.metrics.came()
         log.info("%s is awake, at %s", link.pdid, link.address)
         return link
@@ -289,13 +293,23 @@ class Hub:
             now = clock()
             self._admission.pace(now - last - 1.0)
             stalled, last = now - last > _STALLED, now
-            for link in list(self.links.values()):
-                if stalled:
+            if stalled:
+                for link in self.links.values():
                     link.heard = max(link.heard, now - self.seconds)
-                if now - link.heard > SILENCE * self.seconds:
-                    self._lose(link)
-                elif now - link.pinged >= self.seconds:  # also who talks: he must hear from us, too
-                    self._spawn(link.ping(now))
+            for link in self._rota.due(now):
+                if self.links.get(link.pdid) is link:
+                    self._look_after(link, now)
+
+    def _look_after(self, link: Link, now: float) -> None:
+        if now >= link.heard + SILENCE * self.seconds:
+            self._lose(link)
+            return
+        if now >= link.pinged + self.seconds:  # also who talks: he must hear from us, too
+            link.ping(now)
+        self._attend_again(link)
+
+    def _attend_again(self, link: Link) -> None:
+        self._rota.add(min(link.pinged + self.seconds, link.heard + SILENCE * self.seconds), link)
 
     async def _keep(self) -> None:
         """Write what changed, and say that this process is there."""

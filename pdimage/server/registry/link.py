@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.types import Receive, Send
+from websockets.frames import Frame, Opcode
 
 from paradrop.backend.link.messages import (
     BROKEN,
@@ -29,6 +30,7 @@ from paradrop.backend.link.messages import (
     Pong,
     Report,
     Reset,
+    Welcome,
     encode,
     from_router,
     parse_piece,
@@ -40,6 +42,7 @@ from pdimage.server.registry.streams import Lost, Stream
 TAKE_SECONDS = 60.0
 # How long the end of a link may take to be sent before it is simply cut.
 CLOSE_SECONDS = 2.0
+_PING = Frame(Opcode.TEXT, encode(Ping())).serialize(mask=False)
 # What a router may say that belongs to no open stream: so much at once, and so much each second.
 _LOOSE, _LOOSE_RATE = 1000.0, 50.0
 
@@ -58,7 +61,8 @@ class Socket:
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self.abort: Callable[[], object] = scope["extensions"]["abort"]["now"]
+        self.abort: Callable[[], object] = scope["extensions"]["link"]["abort"]
+        self.put: Callable[[bytes], object] = scope["extensions"]["link"]["put"]
 
     async def read(self) -> str | bytes | None:
         """Return the next frame; None when there is no more."""
@@ -100,6 +104,7 @@ class Link:
 
     def __init__(self, socket: Socket, known: Known, hello: Hello, address: str, now: float) -> None:
         self.pdid = known.pdid
+        self.account = known.account
         self.machine = hello.machine
         self.boot = hello.boot
         self.address = address
@@ -107,6 +112,7 @@ class Link:
         self.pinged = now
         self.streams: dict[int, Stream] = {}
         self._socket = socket
+        self._early: list[str | bytes] | None = []  # what is to be said once the router is welcome
         self._numbers = itertools.count(1)
         self._loose = _LOOSE
         self._word: asyncio.Event | None = None
@@ -158,14 +164,28 @@ class Link:
         if self._loose < 0:
             raise Broken("too many messages")
 
+    async def welcome(self, seconds: float, time: float) -> None:
+        """Send the welcome, which must come before all else, and then what others have said meanwhile."""
+        await self._socket.say(Welcome(seconds, time))
+        while self._early:
+            await self._socket.send(self._early.pop(0))
+        self._early = None
+
     async def say(self, message: Message) -> None:
         """Send a message; OSError when the link is gone."""
-        await self._socket.send(encode(message).decode())
+        await self._send(encode(message).decode())
 
-    async def ping(self, now: float) -> None:
-        """Ask whether the router is there."""
+    async def _send(self, frame: str | bytes) -> None:
+        if self._early is None:
+            await self._socket.send(frame)
+        else:
+            self._early.append(frame)
+
+    def ping(self, now: float) -> None:
+        """Ask whether the router is there. One that is still to take what it was sent has heard enough."""
         self.pinged = now
-        await self.say(Ping())
+        if self._early is None:
+            self._socket.put(_PING)
 
     async def answers(self, seconds: float) -> bool:
         """Tell whether the router says anything within so many seconds, when it is asked."""
@@ -201,10 +221,10 @@ class Link:
         head = encode(Open(number, method, path, headers, role, user)).decode()
         if len(head) > MESSAGE_BYTES:
             raise TooLong
-        stream = self.streams[number] = Stream(number, self._socket.send)
+        stream = self.streams[number] = Stream(number, self._send)
         try:
             try:
-                await self._socket.send(head)
+                await self._send(head)
             except OSError:
                 stream.lose(f"the link of {self.pdid} ended")
             yield stream

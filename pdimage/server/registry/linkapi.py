@@ -5,11 +5,12 @@ import logging
 import secrets
 import time
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from paradrop.backend.link.messages import (
@@ -21,50 +22,43 @@ from paradrop.backend.link.messages import (
     Challenge,
     Hello,
     Later,
-    Welcome,
     encode,
     from_router,
 )
-from pdimage.server.http import answering, client_of, refusal
+from pdimage.server.http import client_of, refusal
 from pdimage.server.refusals import Refused
-from pdimage.server.registry.admission import Admission
 from pdimage.server.registry.desk import Registry
-from pdimage.server.registry.hub import Hub, Refuse
+from pdimage.server.registry.hub import Refuse
 from pdimage.server.registry.link import Link, Socket
-from pdimage.server.registry.tunnel import METHODS, Tunnel
 
 log = logging.getLogger(__name__)
 
 
-def routes(registry: Registry) -> list[BaseRoute]:
-    """Return the route of the links, and those that lead through them. What a router answers to there, its own OpenAPI
-    document tells, ``…/api/v1/openapi.json``."""
-    ask = Tunnel(registry).ask_router
-    return [
-        WebSocketRoute(PATH, LinkEndpoint(registry.hub, registry.admission, registry.settings.url)),
-        *(Route(f"/registry/v1/routers/{{name}}/{face}/{{rest:path}}", answering(ask), methods=METHODS)
-          for face in ("api", "v1")),
-    ]
-
-
 class LinkEndpoint:
-    """An ASGI application for WebSockets. URL: the server's; if it is empty its host is what routers ask for."""
+    """An ASGI application for WebSockets, of which routers' links are the only ones."""
 
-    def __init__(self, hub: Hub, admission: Admission, url: str) -> None:
-        self._hub = hub
-        self._admission = admission
+    def __init__(self, registry: Registry) -> None:
+        self._hub = registry.hub
+        self._admission = registry.admission
+        url = registry.settings.url  # if it is empty, what routers ask for counts
         self._host = urlsplit(url).hostname if url else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        address = client_of(HTTPConnection(scope))
-        if seconds := self._hub.may_come(address, asyncio.get_running_loop().time()):
-            await _deny(send, seconds)
+        if scope["path"] != PATH:
+            await send({"type": "websocket.close"})
+            return
+        address, host = client_of(HTTPConnection(scope)), self._host or _host(scope)
+        if seconds := self._hub.may_come(asyncio.get_running_loop().time(), address):
+            answer = later(seconds)
+            await send({"type": "websocket.http.response.start", "status": answer.status_code,
+                        "headers": answer.raw_headers})
+            await send({"type": "websocket.http.response.body", "body": answer.body})
             return
         await send({"type": "websocket.accept"})
         socket = Socket(scope, receive, send)
         with self._admission.proving(address):
-            link = await self._prove(socket, self._host or _host(scope), address)
+            link = await self._prove(socket, host, address)
         if link:
             await self._hub.attend(link)
 
@@ -95,21 +89,24 @@ class LinkEndpoint:
             log.warning("cannot let a router in: %s", str(error).partition("\n")[0])
             await socket.close(BUSY, encode(Later(30, "the server can't reach its database")).decode())
         else:
-            return await self._welcome(socket, link)
+            with suppress(OSError):  # who reads it will see
+                await link.welcome(self._hub.seconds, time.time())
+            return link
         return None
 
-    async def _welcome(self, socket: Socket, link: Link) -> Link:
-        with suppress(OSError):  # who reads it will see
-            await socket.say(Welcome(self._hub.seconds, time.time()))
-        return link
+
+def later(seconds: int) -> Response:
+    """Return what is answered to a router that is to come back, instead of a WebSocket."""
+    return refusal(Refused(503, f"too many routers come at once; come back in {seconds} seconds",
+                           {"Retry-After": str(seconds), "Connection": "close"}))
 
 
-async def _deny(send: Send, seconds: int) -> None:
-    """Refuse a WebSocket before there is one, which costs the least."""
-    answer = refusal(Refused(503, f"too many routers come at once; come back in {seconds} seconds",
-                             {"Retry-After": str(seconds), "Connection": "close"}))
-    await send({"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
-    await send({"type": "websocket.http.response.body", "body": answer.body})
+@lru_cache(512)
+def early_refusal(seconds: int) -> bytes:
+    """Return the same as it goes over the wire: for a router that nothing is known of yet, which costs the least."""
+    answer = later(seconds)
+    head = [b"HTTP/1.1 503 Service Unavailable", *(b": ".join(header) for header in answer.raw_headers), b"", b""]
+    return b"\r\n".join(head) + bytes(answer.body)
 
 
 def _host(scope: Scope) -> str:

@@ -115,16 +115,18 @@ class Presence:
 
     def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Take the links of routers; tell of each whether it is this process's now."""
-        now = self._clock()
-        with self._engine.begin() as connection:
-            return [self._claim(connection, claim, now) for claim in claims]
-
-    def _claim(self, connection: sa.Connection, claim: Claim, now: float) -> bool:
         here = routers.c
-        free = sa.or_(here.connected == 0, here.hub.in_([self.hub, claim.was or self.hub]))
-        return bool(connection.execute(
-            update(routers).where(here.pdid == claim.known.pdid, here.certificate == claim.known.certificate, free)
-            .values(connected=1, hub=self.hub, seen=now, address=claim.address, version=claim.version)).rowcount)
+        free = sa.or_(here.connected == 0, here.hub == self.hub, here.hub == sa.bindparam("was"))
+        rows = [{"one": claim.known.pdid, "same": claim.known.certificate, "was": claim.was or self.hub,
+                 "address": claim.address, "version": claim.version} for claim in claims]
+        own = (here.pdid.in_([claim.known.pdid for claim in claims]), here.hub == self.hub, here.connected == 1)
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(routers).where(here.pdid == sa.bindparam("one"), here.certificate == sa.bindparam("same"), free)
+                .values(connected=1, hub=self.hub, seen=self._clock()), rows)
+            mine = {(row.pdid, row.certificate) for row in connection.execute(
+                select(here.pdid, here.certificate).where(*own))}
+        return [(claim.known.pdid, claim.known.certificate) in mine for claim in claims]
 
     def write(self, changes: Changes) -> None:
         """Write what has changed; only of routers whose link is, or was last, with this process."""

@@ -6,27 +6,30 @@ What is asked of a router is its owner's: an answer is never a page that could a
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from paradrop.backend.link.messages import STREAMS, Answer, Headers
-from pdimage.server.http import in_thread, refusal
+from pdimage.server.http import answering, in_thread, refusal
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.access import Caller
 from pdimage.server.registry.desk import Registry
-from pdimage.server.registry.link import Full, TooLong
+from pdimage.server.registry.link import Full, Link, TooLong
 from pdimage.server.registry.linkmetrics import LinkMetrics
 from pdimage.server.registry.permissions import Action
-from pdimage.server.registry.routers import Router
+from pdimage.server.registry.routers import Router, full_name
 from pdimage.server.registry.streams import Lost
 
 # How long a router may take to begin its answer, from the last that it was sent.
 ANSWER_SECONDS = 120.0
+# How often it is asked whether a client is there from whom nothing is read for a while.
+GONE_SECONDS = 1.0
 # How long a client may take nothing of an answer that is there.
 STALL_SECONDS = 300.0
 
@@ -43,6 +46,14 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # Marks what another machine has passed on, so that it is not passed on again.
 _PASSED_ON = "x-link-passed-on"
+
+
+def routes(registry: Registry) -> list[BaseRoute]:
+    """Return the routes that lead through links. What a router answers to there, its own OpenAPI document tells,
+    ``…/api/v1/openapi.json``."""
+    ask = answering(Tunnel(registry).ask_router)
+    return [Route(f"/registry/v1/routers/{{name}}/{face}/{{rest:path}}", ask, methods=METHODS)
+            for face in ("api", "v1")]
 
 
 class Exchange(Protocol):
@@ -75,7 +86,7 @@ class Tunnel:
         reads = request.method in ("GET", "HEAD")
         action: Action = "router.read" if reads else "router.lead"
         caller = await self.registry.caller(request, action)
-        router = await self.registry.router(caller, action, request.path_params["name"])
+        router = await self._router(caller, action, request.path_params["name"])
         target = _TARGET.fullmatch(request.scope["raw_path"].decode("latin-1"))
         if target is None:
             raise Refused(404, "there is no such address; those of a router begin with api/ or v1/")
@@ -83,13 +94,21 @@ class Tunnel:
             await in_thread(self._note, caller, router, f"{request.method} {target[1]}"[:200])
         query = request.scope["query_string"].decode("latin-1")
         opened = await self._open(request, router, caller, target[1] + (f"?{query}" if query else ""))
-        return Carried(opened, router.pdid, self.registry.hub.metrics)
+        has_gone = request.scope["extensions"]["connection"]["has_gone"]
+        return Carried(opened, router.pdid, has_gone, self.registry.hub.metrics)
 
-    def _note(self, caller: Caller, router: Router, text: str) -> None:
+    async def _router(self, caller: Caller, action: Action, name: str) -> Link | Router:
+        """Return the router; the database need not be asked for one that is linked here."""
+        link = self.registry.hub.links.get(full_name(caller.account, name))
+        if link and caller.may(action, link.account):
+            return link
+        return await self.registry.router(caller, action, name)
+
+    def _note(self, caller: Caller, router: Link | Router, text: str) -> None:
         with self.registry.engine.begin() as connection:
             self.registry.audit.note(connection, caller.who, "router.lead", router.account, router.pdid, text)
 
-    async def _open(self, request: Request, router: Router, caller: Caller, target: str,
+    async def _open(self, request: Request, router: Link | Router, caller: Caller, target: str,
                     ) -> AbstractAsyncContextManager[Exchange]:
         pdid, hub, siblings = router.pdid, self.registry.hub, self.registry.siblings
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -110,11 +129,13 @@ class Tunnel:
 
 
 class Carried(Response):
-    """The answer of a router, as it comes."""
+    """The answer of a router, as it comes. HAS_GONE tells whether who asked has closed the connection."""
 
-    def __init__(self, opened: AbstractAsyncContextManager[Exchange], pdid: str, metrics: LinkMetrics) -> None:
+    def __init__(self, opened: AbstractAsyncContextManager[Exchange], pdid: str, has_gone: Callable[[], bool],
+                 metrics: LinkMetrics) -> None:
         super().__init__()
         self._opened = opened
+        self._has_gone = has_gone
         self._pdid = pdid
         self._metrics = metrics
         self._patience: asyncio.Timeout | None = None
@@ -159,16 +180,33 @@ class Carried(Response):
         try:
             while (event := await receive())["type"] == "http.request":
                 if content := event.get("body"):
-                    await exchange.send(content)
+                    await self._pass_on(exchange, content)
                     self._metrics.carried("to", len(content))
                 if self._patience:
                     self._patience.reschedule(asyncio.get_running_loop().time() + ANSWER_SECONDS)
                 if not event.get("more_body"):
                     await exchange.end()
-            self._gone = True
-            exchange.abandon("who asked has gone")
+            self._leave(exchange)
         except Lost:
             pass  # who waits for the answer is told the same
+
+    async def _pass_on(self, exchange: Exchange, content: bytes) -> None:
+        """Send some of the body. While the router takes none nothing is read from who asked, so his end is looked for.
+
+        It is not seen while it waits behind more of the body than the kernel takes: then ANSWER_SECONDS count.
+        """
+        sending = asyncio.create_task(exchange.send(content))
+        try:
+            while not (await asyncio.wait([sending], timeout=GONE_SECONDS))[0]:
+                if self._has_gone():
+                    self._leave(exchange)
+        finally:
+            sending.cancel()
+        await sending
+
+    def _leave(self, exchange: Exchange) -> None:
+        self._gone = True
+        exchange.abandon("who asked has gone")
 
     async def _down(self, exchange: Exchange, head: Answer, method: str, send: Send) -> None:
         headers = checked(head.headers)

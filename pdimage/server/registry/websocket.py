@@ -20,7 +20,7 @@ log.setLevel(logging.WARNING)  # not a line for each link
 
 
 class _Protocol(WebSocketsSansIOProtocol):
-    """A WebSocket; ASGI's scope has an extension ``abort`` that cuts it."""
+    """A WebSocket; ASGI's scope has an extension ``link``: ``abort`` cuts it, ``put`` sends a frame at once."""
 
     links: "Links"
 
@@ -32,13 +32,22 @@ class _Protocol(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = log
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"]["abort"] = {"now": self.transport.abort}
+        self.scope["extensions"]["link"] = {"abort": self.transport.abort, "put": self.put}
         await super().run_asgi()
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # it was refused; else uvicorn takes that for a mistake, and logs it
+        elif message["type"] == "websocket.accept":  # nobody looks at these any more, and they are 3 KiB
+            self.request.headers.clear()
+            self.request = self.response = None  # type: ignore[assignment]
+            self.scope["headers"] = []
+
+    def put(self, frame: bytes) -> None:
+        """Send a frame as it goes over the wire; not at all while the connection takes nothing."""
+        if self.writable.is_set() and not (self.close_sent or self.transport.is_closing()):
+            self.transport.write(frame)
 
 
 class Links:
