@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 # What a process has open besides links and connections: databases, files that it sends, its store.
 _FILES = 200
+# How long after the first process the others may take to end: clients have 10 seconds to take what they asked for.
+END_SECONDS = 15.0
 # So many connections may wait to be taken; the kernel has a limit of its own, net.core.somaxconn.
 _WAITING = 65535
 OWN_KEY = "Build server <build-server@localhost.invalid>"
@@ -115,14 +118,14 @@ def serve(settings: Settings, *, work: bool, ready: Callable[[str], object]) -> 
         _raise_limit(settings)
         metrics.prepare(settings)
         listener = undo.enter_context(listen(settings))
-        if settings.processes > 1:
-            undo.enter_context(_others(settings, listener))
+        stopping = undo.enter_context(_others(settings, listener))
         if work:
             worker = undo.enter_context(working(settings))
             log.info("%s builds as %s", settings.root, worker.name)
         host, port = listener.getsockname()[:2]
         scheme = "https" if settings.certificate else "http"
-        _run(settings, listener, 0, lambda: ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"))
+        _run(settings, listener, 0, lambda: ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"),
+             stopping)
 
 
 def work_only(settings: Settings, ready: Callable[[str], object]) -> None:
@@ -222,8 +225,9 @@ def listen(settings: Settings) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
-    """Have more processes that serve the same socket; one that dies is started again."""
+def _others(settings: Settings, listener: socket.socket) -> Iterator[Callable[[], None]]:
+    """Have more processes that serve the same socket; one that dies is started again. Yields what tells them to stop;
+    those that have not END_SECONDS after the block are killed."""
     given = msgspec.json.encode(settings).decode()
     stop = threading.Event()
 
@@ -233,6 +237,13 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
                                 pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
     running = [start(slot) for slot in range(1, settings.processes)]
+    told: set[subprocess.Popen[bytes]] = set()
+
+    def end() -> None:
+        stop.set()
+        for process in set(running) - told:
+            told.add(process)
+            process.terminate()
 
     def watch() -> None:
         while not stop.wait(1):
@@ -244,13 +255,21 @@ def _others(settings: Settings, listener: socket.socket) -> Iterator[None]:
     watcher = threading.Thread(target=watch, name="watcher", daemon=True)
     watcher.start()
     try:
-        yield
+        yield end
     finally:
         stop.set()
         watcher.join()
-        for process in running:
-            process.terminate()
-        for process in running:
+        end()
+        _wait(running, time.monotonic() + END_SECONDS)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], until: float) -> None:
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("a serving process has not ended within %g seconds and is killed", END_SECONDS)
+            process.kill()
             process.wait()
 
 
@@ -267,13 +286,15 @@ def configuration(settings: Settings, app: Any, links: Links, hub: Hub) -> uvico
 
 
 class _Server(uvicorn.Server):
-    """Attends to links as well, tells when it answers, and returns when it is told to stop."""
+    """Attends to links as well, tells when it answers and when it begins to stop, and returns when it has."""
 
-    def __init__(self, config: uvicorn.Config, registry: Registry, links: Links, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, registry: Registry, links: Links, ready: Callable[[], object],
+                 stopping: Callable[[], object]) -> None:
         super().__init__(config)
         self._registry = registry
         self._links = links
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._registry.hub.start()
@@ -294,6 +315,7 @@ class _Server(uvicorn.Server):
             protocol, sock=self._registry.siblings.listen()))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
         for server in self.servers:
             server.close()
         await self._registry.hub.close(self._registry.settings.link_rate)
@@ -311,7 +333,8 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable[[], object]) -> None:
+def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable[[], object] = lambda: None,
+         stopping: Callable[[], object] = lambda: None) -> None:
     engine = tables.connect(settings.database_url)
     desk, registry, links = make_desk(settings, engine), make_registry(settings, engine, slot), Links()
     fleet = make_fleet(registry, desk.store, registry.hub.wake)
@@ -319,7 +342,8 @@ def _run(settings: Settings, listener: socket.socket, slot: int, ready: Callable
     _collect_seldom()
     try:
         with fleet.moving():
-            _Server(configuration(settings, app, links, registry.hub), registry, links, ready).run(sockets=[listener])
+            _Server(configuration(settings, app, links, registry.hub), registry, links, ready, stopping).run(
+                sockets=[listener])
     finally:
         registry.siblings.close()
         desk.count_hits()
@@ -343,7 +367,7 @@ def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     logs.start(settings, verbose=False)
     with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:
-        _run(settings, listener, int(sys.argv[4]), lambda: None)
+        _run(settings, listener, int(sys.argv[4]))
 
 
 if __name__ == "__main__":

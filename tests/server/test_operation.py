@@ -4,6 +4,7 @@ import configparser
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -196,3 +197,13 @@ def test_a_server_that_is_told_to_stop_ends_with_all_its_processes(start: Start)
     server.start("--no-worker")
     found = metrics(server)
     assert found["pdimage_requests", "queued"] + found["pdimage_requests", "done"] == 1
+
+
+@pytest.mark.slow
+def test_a_serving_process_that_does_not_end_is_killed(start: Start) -> None:
+    server = start("--no-worker", processes=3)
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGSTOP)
+    server.close()  # which does not take it for hung, and kill it, before 30 seconds
+    assert "a serving process has not ended within 15 seconds and is killed" in server.log.read_text()
+    assert [child for child in children if Path("/proc", child).exists()] == []

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -122,7 +122,8 @@ class Hub:
             for number, link in enumerate(links)))
         for link in links:
             self._drop(link)
-        await self._write()
+        with _warned():
+            await self._write()
 
     # A router comes.
 
@@ -317,13 +318,11 @@ class Hub:
         beat = clock()
         while True:
             await asyncio.sleep(_WRITE_SECONDS)
-            try:
+            with _warned():
                 await self._write()
                 if clock() >= beat:
                     beat = clock() + BEAT
                     await self._beat()
-            except sa.exc.SQLAlchemyError as error:
-                log.warning("cannot write which routers are awake: %s", str(error).partition("\n")[0])
 
     async def _write(self) -> None:
         async with self._writing:
@@ -355,6 +354,15 @@ class Hub:
         task = asyncio.create_task(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Go on without the database, and say so."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        log.warning("cannot write which routers are awake: %s", str(error).partition("\n")[0])
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:
