@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fussy import disk
+from fussy import disk, tree
 from fussy.target import Target
 
 _RECORD = struct.Struct("<QQqq16s")
@@ -94,9 +94,11 @@ def files(release: Path) -> Iterator[str]:
     """Yield the regular files of a release (fast: nothing but names and types is read)."""
     pending = [os.fspath(release)]
     while pending:
-        with suppress(FileNotFoundError), os.scandir(pending.pop()) as items:
+        directory = pending.pop()
+        with suppress(FileNotFoundError), tree.listed(os.fsencode(directory)) as items:
             for item in items:
+                path = f"{directory}/{item.name}"
                 if item.is_dir(follow_symlinks=False):
-                    pending.append(item.path)
+                    pending.append(path)
                 elif item.is_file(follow_symlinks=False):
-                    yield item.path
+                    yield path

@@ -4,22 +4,30 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fussy import checked, disk, state
+from fussy import checked, disk, recycle, state
 from fussy.target import Target
 
 
 def clean(target: Target, protected: Iterable[str | Path] = ()) -> list[str]:
-    """Delete all names in the locked TARGET that nothing needs; return them, sorted."""
+    """Delete all names in the locked TARGET that nothing needs; return them, sorted.
+
+    Of the youngest release among them is kept, out of sight, what the next one can be made of (see fussy.recycle).
+    """
     # one spelling of each path: the target may have been reached through a link
     named = [Path(path) for path in protected]
     kept = needed(target) | {Path(os.path.realpath(path.parent)) / path.name for path in named}
     doomed = sorted(path for path in target.root.iterdir() if path not in kept and not path.name.startswith("."))
+    releases = sorted((path for path in doomed if path.is_dir() and not path.is_symlink()),
+                      key=lambda path: path.lstat().st_ctime_ns)
     with checked.kept(target):
         for path in doomed:
-            if path.is_dir() and not path.is_symlink():
-                disk.discard(path, target.trash)
-            else:
+            if path not in releases:
                 path.unlink()
+            elif path == releases[-1]:
+                recycle.keep(target, path)
+            else:
+                disk.discard(path, target.trash)
+        recycle.strip(target)
     disk.sync_directory(target.root)
     return [path.name for path in doomed]
 

@@ -13,7 +13,7 @@ What each step may rely on (measured on ext4, xfs, btrfs, f2fs and overlayfs by 
    empty after a power cut otherwise), renames it over ``current``, and syncs the directory before it returns: only
    then may anybody say "done".
 5. Only then is anything deleted: :func:`discard` renames it into the trash first, so that half a release never has the
-   name of a whole one.
+   name of a whole one. :func:`withdraw` is that step, also for a release of which something is kept.
 
 A ``volatile`` overlay turns each sync into nothing (:func:`check_durable` refuses it).
 """
@@ -162,10 +162,14 @@ def _rename(old: Path, new: Path, flags: int) -> None:
 def discard(path: Path, trash: Path) -> None:
     """Delete a tree: its name goes first, in one durable step. TRASH is a directory on the same file system."""
     trash.mkdir(mode=0o700, exist_ok=True)
-    doomed = Path(tempfile.mkdtemp(dir=trash))
-    path.rename(doomed / "tree")
-    sync_directory(path.parent)
+    withdraw(path, Path(tempfile.mkdtemp(dir=trash)) / "tree")
     empty(trash)
+
+
+def withdraw(release: Path, place: Path) -> None:
+    """Rename a release to PLACE, where nobody takes it for one; durable when this returns, so it may be changed."""
+    release.rename(place)
+    sync_directory(release.parent)
 
 
 def empty(directory: Path) -> None:

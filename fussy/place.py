@@ -3,13 +3,27 @@
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from fussy import bundle, checked, disk, enable, hooks, manifest, oldfiles, owner, preflight, share, state, unpack
+from fussy import (
+    bundle,
+    checked,
+    disk,
+    enable,
+    hooks,
+    manifest,
+    oldfiles,
+    owner,
+    preflight,
+    recycle,
+    share,
+    state,
+    unpack,
+)
 from fussy.errors import NoSpace
 from fussy.patch import MEMORY
 from fussy.target import Target
@@ -39,12 +53,14 @@ def place(
     owner.refuse_mistakes(owner.directory())
     disk.empty(target.staging)
     try:
-        with share.read_ahead(target), bundle.opened(filename, keyring) as (signer, source):
+        shared = target.spare if target.spare.is_dir() else target.current_release()
+        with share.read_ahead(shared), bundle.opened(filename, keyring) as (signer, source):
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
             plan = _plan(target, boards, accept)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
-                                              progress=progress, find=partial(oldfiles.find, target), memory=memory)
+                                              progress=progress, find=partial(oldfiles.find, target), memory=memory,
+                                              recycle=partial(recycle.reuse, target))
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
         digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
@@ -70,14 +86,14 @@ def place(
 def _plan(target: Target, boards: list[str], accept: Accept | None) -> unpack.Plan:
     """Return the preflight: refuses what is not for this device or does not fit; else says what can be shared."""
 
-    def plan(described: manifest.Manifest) -> dict[int, bytes]:
+    def plan(described: manifest.Manifest, kept: Collection[int]) -> dict[int, bytes]:
         now = state.load(target)
         current = enable.description(target.current_release())
         preflight.check_compatible(described, boards=boards, current=current.version, floor=now.floor)
         if accept:
             accept(described)
-        shared = share.sources(described.entries, target)
-        preflight.check_space(described.entries, shared, target)
+        shared = share.sources(described.entries, target, kept)
+        preflight.check_space(described.entries, {*shared, *kept}, target)
         return shared
 
     return plan

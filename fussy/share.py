@@ -8,7 +8,7 @@ that: a file whose content did not change keeps its inode, and so its time.
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,12 +18,11 @@ from fussy.target import Target
 
 
 @contextmanager
-def read_ahead(target: Target) -> Iterator[None]:
-    """Meanwhile, have the kernel read the facts of the current release's files: :func:`sources` will ask for them all.
+def read_ahead(release: Path | None) -> Iterator[None]:
+    """Meanwhile, have the kernel read the facts of the files of RELEASE: a new one that shares them asks for them all.
 
     From a cold disk they take as long as verifying a bundle, which hardly needs the disk.
     """
-    release = target.current_release()
     enough = threading.Event()
 
     def read() -> None:
@@ -42,8 +41,8 @@ def read_ahead(target: Target) -> Iterator[None]:
         reader.join()
 
 
-def sources(entries: list[manifest.Entry], target: Target) -> dict[int, bytes]:
-    """Return, for the index of each entry that the current release has already, the file to link to.
+def sources(entries: list[manifest.Entry], target: Target, kept: Collection[int]) -> dict[int, bytes]:
+    """Return, for the index of each entry that the current release has already, the file to link to; KEPT need none.
 
     Nothing is shared with the failsafe release, nor with one on another file system. A file that was touched since it
     was checked is read and compared; one that does not fit is left out, so its content comes from the bundle.
@@ -52,13 +51,15 @@ def sources(entries: list[manifest.Entry], target: Target) -> dict[int, bytes]:
     if base is None or base == target.failsafe or os.stat(base).st_dev != os.stat(target.root).st_dev:
         return {}
     wanted: dict[bytes, list[int]] = {}
+    contents = set[str]()
     for i, entry in enumerate(entries):
-        if entry.type == "file":
+        if entry.type == "file" and i not in kept:
+            contents.add(entry.sha256)
             wanted.setdefault(entry.identity(), []).append(i)
     records = checked.load(target)
     found: dict[int, bytes] = {}
     for old in installed_entries(base):
-        if old.type == "file" and (indexes := wanted.pop(identity := old.identity(), None)):
+        if old.sha256 in contents and (indexes := wanted.pop(identity := old.identity(), None)):
             path = os.path.join(os.fsencode(base), old.name)
             if _serves(path, old, identity, records):
                 found.update(dict.fromkeys(indexes, path))

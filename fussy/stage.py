@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import shutil
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ _BLOCK = 1 << 20
 
 
 class Stage:
-    """A release being written at DIRECTORY, which must be empty."""
+    """A release being written at DIRECTORY, which is empty or has nothing that is written again."""
 
     def __init__(self, directory: bytes) -> None:
         self.directory = directory
@@ -31,9 +33,9 @@ class Stage:
             os.mkdir(self.path(entry.name), 0o700)
 
     def finish(self, entries: Iterable[manifest.Entry], described: bytes | None) -> None:
-        """Put the manifest (DESCRIBED) into the release, and give the directories their facts, the deepest first.
+        """Put the manifest (DESCRIBED) into the release, and give the directories among ENTRIES their facts.
 
-        Nothing may be written into the release after that.
+        The deepest come first. Nothing may be written into the release after that.
         """
         if described is not None:
             path = self.path(manifest.PATH)
@@ -45,6 +47,15 @@ class Stage:
             path = self.path(entry.name)
             self.dress(path, entry)
             os.utime(path, (entry.mtime, entry.mtime))
+
+    def remove(self, names: Iterable[bytes]) -> None:
+        """Remove names that are there, a directory with all it holds."""
+        for name in names:
+            path = self.path(name)
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
 
     @contextmanager
     def linking(self, files: Iterable[tuple[manifest.Entry, bytes]]) -> Iterator[None]:

@@ -9,6 +9,7 @@
         failsafe/                   the release of last resort; shares no inode with any other
         .fussy/                     private (0700)
             lock                    held (flock(2)) by whoever changes anything
+            spare/                  what the next release can be made of (see fussy.recycle)
             staging/                a release being unpacked
             trash/                  a release being deleted
             state.json              see fussy.state
@@ -50,6 +51,10 @@ class Target:
     @property
     def staging(self) -> Path:
         return self.private / "staging"
+
+    @property
+    def spare(self) -> Path:
+        return self.private / "spare"
 
     @property
     def trash(self) -> Path:

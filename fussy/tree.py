@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -230,6 +231,21 @@ def differences(
         finally:
             os.close(descriptor)
     return found
+
+
+@contextmanager
+def listed(directory: bytes) -> Iterator[Iterator["os.DirEntry[str]"]]:
+    """Open a directory to read its names; the time of that is not noted in it, which would be a write for each."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(directory, flags | os.O_NOATIME)
+    except PermissionError:  # only its owner can have that
+        descriptor = os.open(directory, flags)
+    try:
+        with os.scandir(descriptor) as items:
+            yield items
+    finally:
+        os.close(descriptor)
 
 
 def names(root: bytes) -> Iterator[bytes]:

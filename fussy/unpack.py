@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,14 +10,18 @@ import msgspec
 from fussy import manifest, oldfiles, patch
 from fussy.errors import BadBundle, NoSpace
 from fussy.frames import Source, blocks
+from fussy.recycle import Reuse
 from fussy.stage import Stage
 from fussy.tarball import Member, members
 
 # Entries of a bundle without a manifest; more would not fit into the memory of a router.
 _MOST_ENTRIES = 200_000
 
-# Told what is about to be unpacked; returns the files to link to, by index of the entry, or raises to refuse.
-Plan = Callable[[manifest.Manifest], dict[int, bytes]]
+# Told what is about to be unpacked, and which entries are in place already, by index; returns the files to link to for
+# the others, or raises to refuse.
+Plan = Callable[[manifest.Manifest, Collection[int]], dict[int, bytes]]
+# Told what is about to be unpacked; returns how what is left of an old release is made into it, if that can be done.
+Recycle = Callable[[manifest.Manifest], Reuse | None]
 # Told how many bytes of files are in place.
 Progress = Callable[[int, int], object]
 
@@ -35,7 +39,7 @@ def unpack(filename: str | Path, keyring: str | Path = "/etc/fussy/keys") -> str
     outer = Path(tempfile.mkdtemp(prefix="fussy-", suffix="-unpacked"))
     try:
         with bundle.opened(Path(filename), Path(keyring)) as (_, source):
-            done = unpack_release(source, outer / "tree", lambda _: {}, most=None)
+            done = unpack_release(source, outer / "tree", lambda *_: {}, most=None)
         inner = outer / done.name
         (outer / "tree").rename(inner)
     except BaseException:
@@ -49,15 +53,14 @@ def unpack(filename: str | Path, keyring: str | Path = "/etc/fussy/keys") -> str
 
 def unpack_release(
     source: Source, directory: Path, plan: Plan, *, most: int | None, progress: Progress | None = None,
-    find: oldfiles.Find = oldfiles.nowhere, memory: int = patch.MEMORY,
+    find: oldfiles.Find = oldfiles.nowhere, memory: int = patch.MEMORY, recycle: Recycle = lambda _: None,
 ) -> manifest.Manifest:
     """Write the release in SOURCE (verified, compressed) to DIRECTORY, which is made for it, and return its manifest.
 
-    With a manifest, PLAN is asked first, the files it names are linked, and every other file must have the digest that
-    the manifest says. Without one, the members are written as they come, at most MOST bytes (None: no limit), PLAN is
-    asked before the first of them (with no entries) and again after the last, and the release gets the manifest that
-    describes what was written.
-
+    With a manifest, RECYCLE may offer an old release to be made into this one, PLAN is asked, the files it names are
+    linked, and every other file must have the digest that the manifest says. Without one, the members are written as
+    they come, at most MOST bytes (None: no limit), PLAN is asked before the first of them (with no entries) and again
+    after the last, and the release gets the manifest that describes what was written.
     A delta is applied to the base that FIND finds, if that takes at most MEMORY MiB.
 
     :raises BadBundle: the archive is damaged, unsafe, or not what its manifest says
@@ -68,8 +71,8 @@ def unpack_release(
     first = next(archive, None)
     if first is None:
         raise BadBundle("cannot unpack the bundle: it is empty; pack it again")
-    directory.mkdir(mode=0o700)
     stage = Stage(os.fsencode(directory))
+    reuse: Reuse | None = None
     top, _, rest = first.name.partition(b"/")
     delta = patch.Patch(first, archive, find, memory) if rest == patch.HEAD else None
     if delta or rest == manifest.PATH:
@@ -78,20 +81,29 @@ def unpack_release(
         if wanted.name != os.fsdecode(top):
             raise BadBundle(f"cannot unpack the bundle: its directory is {os.fsdecode(top)!r}, its manifest is of "
                             f"{wanted.name!r}; pack it again")
-        shared = plan(wanted)
-        missing.update(i for i, entry in enumerate(wanted.entries) if entry.type == "file" and i not in shared)
+        reuse = recycle(wanted)
+        kept = reuse.kept if reuse else ()
+        shared = plan(wanted, kept)
+        missing.update(i for i, entry in enumerate(wanted.entries)
+                       if entry.type == "file" and i not in shared and i not in kept)
+        if reuse:
+            reuse.begin(stage, wanted.entries)
+        else:
+            directory.mkdir(mode=0o700)
         contents = delta.members(wanted, missing, directory) if delta else archive
         try:
-            _unpack_described(stage, contents, wanted, shared, missing, progress)
+            _unpack_described(stage, contents, wanted, kept, shared, missing, progress)
         except BadBundle:
             if delta:
                 delta.check_base()
             raise
     else:
+        directory.mkdir(mode=0o700)
         wanted = _unpack_plain(stage, first, archive, plan, most)
         described = manifest.encode(wanted)
-        _share(stage, wanted.entries, plan(wanted))
-    stage.finish(wanted.entries, described)
+        _share(stage, wanted.entries, plan(wanted, ()))
+    stage.finish((entry for i, entry in enumerate(wanted.entries)
+                  if not reuse or i not in reuse.kept or i in reuse.changed), described)
     return wanted
 
 
@@ -103,19 +115,21 @@ def _bounded(member: Member) -> bytes:
 
 
 def _unpack_described(
-    stage: Stage, archive: Iterator[Member], wanted: manifest.Manifest, shared: dict[int, bytes], missing: set[int],
-    progress: Progress | None,
+    stage: Stage, archive: Iterator[Member], wanted: manifest.Manifest, kept: Collection[int],
+    shared: dict[int, bytes], missing: set[int], progress: Progress | None,
 ) -> None:
-    """Make every entry of the manifest: from the manifest alone, by a link, or with content from the archive."""
-    for entry in wanted.entries:
+    """Make every entry that is not KEPT: from the manifest alone, by a link, or with content from the archive."""
+    for i, entry in enumerate(wanted.entries):
+        if i in kept:
+            continue
         if entry.type == "directory":
             stage.make_directory(entry)
         elif entry.type not in ("file", "hardlink"):
             stage.make_special(entry)
     with stage.linking((wanted.entries[i], source) for i, source in shared.items()):
         _write_missing(stage, archive, wanted, missing, progress)
-    for entry in wanted.entries:
-        if entry.type == "hardlink":
+    for i, entry in enumerate(wanted.entries):
+        if entry.type == "hardlink" and i not in kept:
             stage.link_inside(entry)
 
 
@@ -160,7 +174,7 @@ def _unpack_plain(
     entries: list[manifest.Entry] = []
     checker = manifest.Checker(devices=False)
     size = 0
-    plan(manifest.Manifest(name=os.fsdecode(top), entries=[]))
+    plan(manifest.Manifest(name=os.fsdecode(top), entries=[]), ())
     for member in _chain(first, archive):
         if member.name == top and member.kind == "directory":
             name = b"."

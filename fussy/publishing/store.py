@@ -53,7 +53,7 @@ def admit(where: Places, product: str, file: Path) -> Stored:
         staged = held.staging / "tree"
         try:
             with bundle.opened(file, where.keyring) as (_, source):
-                described = unpack_release(source, staged, lambda _: {}, most=None, find=partial(oldfiles.find, held))
+                described = unpack_release(source, staged, lambda *_: {}, most=None, find=partial(oldfiles.find, held))
             data = (staged / os.fsdecode(manifest.PATH)).read_bytes()
             for one in stored(where, product):
                 if one.digest == manifest.digest(data):

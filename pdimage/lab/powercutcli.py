@@ -15,7 +15,7 @@ from fussy.errors import FussyError
 
 _FILESYSTEMS = ("ext4", "xfs", "btrfs", "f2fs", "overlay")
 _SCENES = ("clean", "confirm", "failsafe", "fallback", "first", "first-failsafe", "install", "reject", "rollback",
-           "swap", "trial")
+           "spare", "swap", "trial")
 _POLICIES = ("none", "all", "prefix", "subset", "torn")
 _LINGER = 2.5
 

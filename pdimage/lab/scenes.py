@@ -56,10 +56,11 @@ _TRIED = (*_BASE, ("install", "fw-6"))
 SCENES = {
     "first": Scene(("install", "fw-1"), _names("none fw-1"), _names("none fw-1"), "fw-1", before=()),
     "install": Scene(("install", "fw-4"), _names("fw-3 fw-4"), _names("fw-3 fw-4"), "fw-4"),
+    "spare": Scene(("install", "fw-4"), _names("fw-3 fw-4"), _names("fw-3 fw-4"), "fw-4", before=(*_BASE, ("clean",))),
     "fallback": Scene(("install", "fw-5"), _names("fw-3 fw-5"), _names("fw-3"), "fw-3", code=3),
     "rollback": Scene(("rollback",), _names("fw-3 fw-2"), _names("fw-3 fw-2"), "fw-2"),
-    "clean": Scene(("clean",), _names("fw-3"), _names("fw-3"), "fw-3", before=(*_BASE, (PUT, "notes")),
-                   gone=("fw-1", "notes")),
+    "clean": Scene(("clean",), _names("fw-4"), _names("fw-4"), "fw-4",
+                   before=(*_BASE, ("install", "fw-4"), (PUT, "notes")), gone=("fw-1", "fw-2", "notes")),
     "first-failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", before=_BASE[:3],
                             there=("failsafe",)),
     "failsafe": Scene(("failsafe",), _names("fw-3"), _names("fw-3"), "fw-3", there=("failsafe",)),

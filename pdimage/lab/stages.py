@@ -24,6 +24,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         "post-install": Stage("fussy.enable", "after_swap"),
         "accept": Stage("fussy.enable", "accepted"),
     },
+    "spare": {"compare": Stage("fussy.recycle", "reuse"), "change": Stage("fussy.unpack", "_unpack_described")},
     "fallback": {
         "mark": Stage("fussy.enable", "mark"),
         "swap-back": Stage("fussy.disk", "swap_link", 2),

@@ -20,7 +20,7 @@ from fussy import disk, install
 POINTS = (
     "publish:filesystem", "publish:directory", "publish:directory-2", "replace_file:file", "replace_file:directory",
     "swap_link:filesystem", "swap_link:directory", "make_failsafe:filesystem", "exchange:directory",
-    "discard:directory", "clean:directory",
+    "withdraw:directory", "clean:directory",
 )
 WITHOUT = "PDIMAGE_LAB_WITHOUT"
 # How many directories a function syncs, if more than one; the second is point NAME-2.

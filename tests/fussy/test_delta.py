@@ -285,7 +285,7 @@ class Bench:
         blocks = iter([packed, b""])
         out = self.place / "out"
         subprocess.run(["rm", "-rf", out], check=True)
-        unpack.unpack_release(Source(lambda: next(blocks, b"")), out, lambda _: {}, most=None,
+        unpack.unpack_release(Source(lambda: next(blocks, b"")), out, lambda *_: {}, most=None,
                               find=lambda digest: oldfiles.find(self.target, digest))
 
     def members(self) -> list[tuple[str, bytes]]:
@@ -498,7 +498,7 @@ def test_any_tree_from_any_tree(old: Files, new: Files, rest: bytes, part: int) 
         keep_manifest(place / "t/fw-1")
         packed = raw(delta.base_release(place / "t/fw-1"), place / "trees/fw-2")
         blocks = iter([packed, b""])
-        unpack.unpack_release(Source(lambda: next(blocks, b"")), place / "out", lambda _: {}, most=None,
+        unpack.unpack_release(Source(lambda: next(blocks, b"")), place / "out", lambda *_: {}, most=None,
                               find=lambda digest: oldfiles.find(find(place / "t"), digest))
         assert verify.damage(place / "out") == []
         keep_manifest(place / "trees/fw-2")

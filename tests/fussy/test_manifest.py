@@ -242,7 +242,7 @@ def unpacked(data: bytes, directory: Path) -> bool:
     """Unpack DATA into a new DIRECTORY; whether it was accepted."""
     blocks = iter([data])
     try:
-        unpack.unpack_release(Source(lambda: next(blocks, b"")), directory, lambda _: {}, most=1 << 20)
+        unpack.unpack_release(Source(lambda: next(blocks, b"")), directory, lambda *_: {}, most=1 << 20)
     except BadBundle:
         return False
     return True

@@ -229,7 +229,7 @@ def _unpack(content: bytes, directory: Path) -> None:
 
     shutil.rmtree(directory, ignore_errors=True)
     rest = iter([content])
-    unpack_release(frames.Source(lambda: next(rest, b"")), directory, lambda _: {}, most=10**6)
+    unpack_release(frames.Source(lambda: next(rest, b"")), directory, lambda *_: {}, most=10**6)
 
 
 COMPATIBILITY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

@@ -9,7 +9,7 @@ from .verbs import lab
 
 pytestmark = pytest.mark.slow
 # Scenes and samples for each file system: ext4 stands for all in what the others would only show again.
-SEEN = {"ext4": (["install", "rollback", "clean"], 1), "xfs": (["install"], 0), "btrfs": (["install"], 1),
+SEEN = {"ext4": (["install", "rollback", "clean", "spare"], 1), "xfs": (["install"], 0), "btrfs": (["install"], 1),
         "f2fs": (["install"], 0), "overlay": (["install"], 0)}
 SUMMARY = re.compile(r"(\w+) ([\w-]+): (\d+) states, seed 1: (\d+) not well, \d+ repaired at boot; [\d.]+ s each")
 
