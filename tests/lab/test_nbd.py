@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 
 from pdimage.lab import writelog
 from pdimage.lab.nbd import MOST_BYTES, Server
-from pdimage.lab.volatile import Disk, PowerCut
+from pdimage.lab.volatile import Disk, PowerCut, copy_file
 from pdimage.lab.writelog import POLICIES, SECTOR, Flush, Mark, Policy, Write, crash_states, survivors
 
 SIZE = 64 * SECTOR
@@ -132,6 +132,28 @@ def test_an_older_write_does_not_win_over_a_durable_one(tmp_path: Path) -> None:
         assert disk.path.read_bytes()[:2] == b"Ab"
 
 
+def test_a_disk_goes_on_as_it_was_kept(tmp_path: Path) -> None:
+    flushed, not_flushed, later = (Write(i * SECTOR, SECTOR, bytes([i + 1]) * SECTOR) for i in range(3))
+    with a_disk(tmp_path) as disk:
+        disk.write(flushed)
+        disk.flush()
+        disk.write(not_flushed)
+        disk.ignores_flush = True
+        disk.flush()
+        kept = disk.keep(tmp_path / "kept")
+    assert (kept.writes, kept.window) == (2, (not_flushed,))
+    assert kept.durable.read_bytes() == content([flushed])
+
+    for policy, left in (("none", [flushed]), ("all", [flushed, not_flushed, later])):
+        copy_file(kept.durable, tmp_path / "again")
+        again = Disk(tmp_path / "again", kept=kept, cut_at=3, policy=policy)  # type: ignore[arg-type]
+        assert again.read(0, SIZE) == content([flushed, not_flushed])
+        with pytest.raises(PowerCut):
+            again.write(later)
+        again.close()
+        assert again.path.read_bytes() == content(left)
+
+
 def test_crash_states_are_each_flush_point_and_lossy_ways_to_the_next() -> None:
     first, second, third = (Write(i * SECTOR, 2 * SECTOR, bytes([i + 1]) * 2 * SECTOR) for i in range(3))
     log: list[writelog.Entry] = [first, Flush(), second, Mark("done"), third]
@@ -224,6 +246,21 @@ def asked(line: socket.socket, option: int, data: bytes = b"") -> tuple[int, byt
     magic, echoed, kind, length = struct.unpack(">QIII", line.recv(20, socket.MSG_WAITALL))
     assert (magic, echoed) == (0x3e889045565a9, option)
     return kind, line.recv(length, socket.MSG_WAITALL) if length else b""
+
+
+def test_a_client_does_not_notice_that_the_disk_is_another(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with a_disk(tmp_path) as disk, a_disk(tmp_path / "other") as other, Server(disk, tmp_path / "nbd") as server:
+        other.write(Write(0, 2, b"ab"))
+        with connected(tmp_path / "nbd") as line:
+            line.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, 0))
+            assert line.recv(10, socket.MSG_WAITALL) == struct.pack(">QH", SIZE, 0x6d)
+            for read in (b"\0\0", b"ab"):
+                line.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, 42, 0, 2))
+                assert line.recv(18, socket.MSG_WAITALL) == struct.pack(">IIQ", 0x67446698, 0, 42) + read
+                server.change(other)
+            other.cut()
+            assert line.recv(1) == b"", "the power of the disk that is there now has gone"
 
 
 def test_what_the_protocol_asks_for_beside_that(tmp_path: Path) -> None:
