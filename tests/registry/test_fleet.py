@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.registry.conftest import AMPLE, Person, administrator, register
+from tests.registry.devices import Device as Machine
+from tests.registry.devices import secret_for
 from tests.registry.fleets import Device, begin, counts, make_devices, paradrop, put_file
 from tests.server.conftest import Start
 from tests.server.serverprocess import Server, wait_until
@@ -196,6 +198,34 @@ def test_routers_that_come_later(joe: Person, release: str) -> None:
     assert joe.ask("DELETE", f"/routers/{gone.name}").status == 204
     wait_until(lambda: counts(joe, number) == {"done": 2, "cancelled": 1})
     assert gone.ask("GET").status == 401
+
+
+def test_a_device_that_takes_the_place_of_a_router_gets_the_release_too(joe: Person, release: str) -> None:
+    assert joe.ask("PUT", "/groups/field", {}).status == 200
+    old, new = Machine(), Machine()
+    first = provisioned(joe, old)
+    assert joe.ask("PUT", "/groups/field/routers/aardvark").status == 204
+    number = begin(joe, release, "field", plan={"steps": [100]})
+    assert first.ask("PUT", "/configData", {"data": {"hw": "1"}}).status == 200
+    assert first.install()
+    wait_until(lambda: joe.get(f"/rollouts/{number}").body["state"] == "finished")
+    again = provisioned(joe, old)
+    assert again.fetch() is None, "it is the same device, with new keys"
+    second = provisioned(joe, new)
+    wait_until(second.install)
+    assert (counts(joe, number), joe.get("/fleet").body["routers"][0]["attributes"]) == ({"done": 1}, {})
+    wait_until(lambda: joe.get(f"/rollouts/{number}").body["state"] == "finished")
+    assert joe.ask("DELETE", "/routers/aardvark").status == 204
+    assert joe.post("/routers", {"name": "Aardvark"}).status == 201
+    assert joe.ask("PUT", "/groups/field/routers/aardvark").status == 204
+    wait_until(Device(joe.server, joe.name, "aardvark").install)
+
+
+def provisioned(person: Person, machine: Machine) -> Device:
+    """Make a machine the router aardvark, again if it is one; return it as a device with a token of its own."""
+    found = machine.provision(person.server, secret_for(person, "aardvark"), again=True)
+    assert found.status == 200, found.data
+    return Device(person.server, person.name, "aardvark", f"TargetToken {found.body['hawkbit']['token']}")
 
 
 def test_a_maintenance_window_is_told_to_devices(joe: Person, release: str) -> None:

@@ -19,6 +19,7 @@ from pdimage.server import tables
 from pdimage.server.migrate import migrate
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.audit import Audit, Who
+from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.fleet.actions import Actions
 from pdimage.server.registry.fleet.releases import Release
 from pdimage.server.registry.fleet.rollouts import Lead, Order, Rollouts
@@ -123,6 +124,11 @@ class Fleet(RuleBasedStateMachine):
             if there and there.action and there.state != "cancelling":
                 self.known[device] = there.action
                 self.actions.deployment(device, there.action, begin=True)
+
+    @rule(device=some.sampled_from(DEVICES))
+    def another_device_is_the_router_now(self, device: str) -> None:
+        with self.trying(), self.engine.begin() as connection:
+            moving.forget(connection, device)
 
     @precondition(lambda self: self.known)
     @rule(data=some.data(), event=some.sampled_from(["begin", "hold", "acknowledge", "refuse", "succeed", "fail"]))

@@ -27,6 +27,7 @@ from pdimage.server.refusals import Refused
 from pdimage.server.registry.accounts import digest
 from pdimage.server.registry.audit import Audit, Who
 from pdimage.server.registry.authority import Applicant, Authority
+from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.routers import Router
 from pdimage.server.registry.tables import routers
 from pdimage.server.settings import Settings
@@ -104,6 +105,8 @@ class Provisioning:
                 raise Refused(409, f"{row.pdid} is provisioned already, since {_day(row.provisioned)}; to give "
                                    "its name to this device, provision again (--again)", state="provisioned")
             self._leave_others(connection, row, order)
+            if row.certificate and row.machine != order.machine:
+                moving.forget(connection, row.pdid)
             certificate = self._authority.certify(order.applicant, row.pdid)
             connection.execute(sa.update(routers).where(routers.c.pdid == row.pdid).values(
                 public_key=order.applicant.pem, certificate=certificate, machine=order.machine, secret_until=0,

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from pdimage.server import names
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.audit import Audit, Who
+from pdimage.server.registry.fleet import moving
 from pdimage.server.registry.tables import hold_account, routers
 from pdimage.server.settings import Settings
 from pdimage.server.tables import reading
@@ -91,6 +92,7 @@ class Routers:
             if number >= most:
                 raise Refused(409, f"this account has {number} routers, and may have {most}; delete one first")
             connection.execute(sa.insert(routers).values(pdid=pdid, account=account, name=name, made=self.clock()))
+            moving.forget(connection, pdid)
             self._audit.note(connection, who, "router.make", account, pdid)
             return _router(connection.execute(select(routers).where(routers.c.pdid == pdid)).one())
 

@@ -26,7 +26,7 @@ from pdimage.server.registry.fleet.states import (
     decide,
     wanted,
 )
-from pdimage.server.registry.fleet.tables import actions, rollouts
+from pdimage.server.registry.fleet.tables import actions, devices, rollouts
 from pdimage.server.registry.tables import routers
 from pdimage.server.upsert import insert_all_new
 
@@ -226,6 +226,15 @@ def running(facts: str) -> tuple[str, str]:
         return str(current["name"]), str(current["version"])
     except (msgspec.DecodeError, KeyError, TypeError):
         return "", ""
+
+
+def forget(connection: sa.Connection, pdid: str) -> None:
+    """Have the roll-outs that go on, or have reached all, reach a router anew: it is another device from now on, which
+    did nothing of what the one before it did."""
+    again = select(rollouts.c.id).where(rollouts.c.state.in_(("running", "paused", "finished")))
+    connection.execute(sa.delete(actions).where(
+        sa.func.lower(actions.c.pdid) == pdid.lower(), actions.c.ended.is_not(None), actions.c.rollout.in_(again)))
+    connection.execute(sa.delete(devices).where(sa.func.lower(devices.c.pdid) == pdid.lower()))
 
 
 def new_state(state: ActionState, event: Any) -> ActionState:
