@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -119,7 +120,8 @@ def test_an_expired_secret_and_one_that_was_replaced(start: Start) -> None:
     replaced, secret = secret_for(joe, "aardvark"), secret_for(joe, "aardvark")
     time.sleep(0.3)
     late = device.provision(joe.server, secret)
-    assert (late.status, late.body["error"]) == (403, "this secret expired 0 seconds ago; get another one")
+    assert late.status == 403
+    assert re.fullmatch(r"this secret expired \d+ seconds? ago; get another one", late.body["error"])
     assert device.provision(joe.server, replaced).body["error"] == \
         "this secret is not known (any more); get another one"
     assert joe.get("/routers/aardvark").body["provisioned"] is None
