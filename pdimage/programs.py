@@ -18,7 +18,7 @@ PROGRAMS: Mapping[str, Mapping[str, str]] = {
     },
 }
 # Scripts of pdimage/release that need the installer.
-SCRIPTS = ("firmware-recover", "firmware-trial", "firmware-verify")
+SCRIPTS = ("firmware-clean", "firmware-recover", "firmware-trial", "firmware-verify")
 
 
 def write(tree: Path, packages: Sequence[str]) -> None:

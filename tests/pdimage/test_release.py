@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,11 @@ def test_the_runtime_follows_upgrades_fallbacks_and_rollbacks(router: Workshop, 
     assert (etc / "old").read_text() == "1"
     assert not os.path.lexists(etc / "new")
     assert "good" in router.fussy("verify")
+
+    line = re.search(r" root (.*firmware-clean) ", (etc / "cron.d/firmware").read_text())
+    assert line and (router.target / "router-3").is_dir()
+    subprocess.run([router.system / line[1].lstrip("/")], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert sorted(path.name for path in router.target.glob("router-*")) == ["router-1", "router-2"]
 
 
 def test_what_lasts_comes_back_with_the_release_that_had_it(router: Workshop, keys: Keys, packages: Path) -> None:
