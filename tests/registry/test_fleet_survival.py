@@ -48,14 +48,13 @@ def test_killed_in_mid_roll_out(start: Start, store: dict[str, object]) -> None:
     server = start("--no-worker", processes=2, **AMPLE, **store)
     joe = register(server, "joejoejoe")
     devices = make_devices(joe, DEVICES, "field")
-    number = begin(joe, put_file(server, "8.0"), "field", plan={"steps": [25, 50, 100], "failures": 90, "success": 10})
+    number = begin(joe, put_file(server, "8.0"), "field", plan={"steps": [25, 50, 100], "failures": 100, "success": 10})
     ended = threading.Event()
     with ThreadPoolExecutor(DEVICES) as pool:
         running = [pool.submit(install, device, ended) for device in devices]
         try:
             for kill in range(1, KILLS + 1):
-                while sum(one.done() for one in running) < kill * DEVICES // (KILLS + 1):
-                    time.sleep(0.01)
+                wait_until(lambda kill=kill: sum(one.done() for one in running) >= kill * DEVICES // (KILLS + 1))
                 server.kill()
                 wait_until(lambda: is_free(server.url))  # its other process ends by itself
                 server.start("--no-worker", "--listen", server.url.removeprefix("http://"))
