@@ -21,18 +21,22 @@ hypothesis.settings.load_profile("runtime")
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After all tests there is no process, mount, network namespace or engine's directory of theirs.
 
-    Others may use the machine, so ours are known by our directories and our process id.
+    Others may use the machine, so ours are known by our directories and our process id. What other tests have begun
+    before, and share until the end, does not count.
     """
-    before = namespaces()
+    def ours() -> set[str]:
+        marks = [str(tmp_path_factory.getbasetemp()), *map(str, ROOTS)]
+        return {*processes(marks), *mounts(marks), *(str(root) for root in ROOTS if root.exists()),
+                *(name for name in namespaces() if str(os.getpid()) in name or f"/tmp/{name}" in marks)}
+
+    before = ours()
     yield
-    marks = [str(tmp_path_factory.getbasetemp()), *map(str, ROOTS)]
     for _ in range(100):
-        left = [*processes(marks), *mounts(marks), *(root for root in ROOTS if root.exists()),
-                *(name for name in namespaces() - before if str(os.getpid()) in name or f"/tmp/{name}" in marks)]
+        left = ours() - before
         if not left:
             return
         time.sleep(0.1)  # what was told to end takes its time
-    raise AssertionError(f"left behind: {left}")
+    raise AssertionError(f"left behind: {sorted(left)}")
 
 
 def namespaces() -> set[str]:
