@@ -57,7 +57,8 @@ class Command(click.Command):
         except BrokenPipeError:
             raise  # click ends a command quietly when its reader has gone
         except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
+            place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+            where = f" {place}" if place else ""
             what = error.strerror or str(error)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 advice = f"cannot go on:{where} {what}; run fussy-clean or make room"

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from fussy import checked, install, verify
 from fussy import target as targets
+from fussy.cli import fussy_command
 
 from .conftest import Keys
 from .firmware import Firmware
@@ -175,3 +177,11 @@ def test_a_tree_packed_by_hand_leaves_the_spare_alone(firmware: Firmware, spare:
     before = picture(spare)
     assert verify.damage(firmware.install(firmware.pack_by_hand("fw-4", {"a": "a"}))) == []
     assert picture(spare) == before
+
+
+def test_a_spare_that_is_no_directory_is_named_to_whoever_cleans(tmp_path: Path) -> None:
+    spare = tmp_path / ".fussy/spare"
+    spare.parent.mkdir()
+    spare.touch()
+    done = CliRunner().invoke(fussy_command, ["clean", "--target", str(tmp_path), "--logfile", str(tmp_path / "log")])
+    assert (done.exit_code, done.output) == (40, f"fussy clean: cannot go on: {spare} Not a directory\n")
