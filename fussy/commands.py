@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from fussy.errors import FussyError, NoSpace, SystemSetup
+from fussy.errors import FussyError, SystemSetup, of_machine
 
 KEYRING = "/etc/fussy/keys"
 TARGET = "/opt/firmware"
@@ -46,7 +46,7 @@ class Failure(click.ClickException):
 
 
 class Command(click.Command):
-    """A click command that ends a FussyError (and an error of the operating system) in one line."""
+    """A click command that ends a FussyError (and what is the machine's fault) in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         name = ctx.command_path
@@ -54,16 +54,10 @@ class Command(click.Command):
             return super().invoke(ctx)
         except FussyError as error:
             raise Failure(name, error, error.exit_code) from error
-        except BrokenPipeError:
-            raise  # click ends a command quietly when its reader has gone
-        except OSError as error:
-            place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
-            where = f" {place}" if place else ""
-            what = error.strerror or str(error)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                advice = f"cannot go on:{where} {what}; run fussy-clean or make room"
-                raise Failure(name, NoSpace(advice), NoSpace.exit_code) from error
-            raise Failure(name, SystemSetup(f"cannot go on:{where} {what}"), SystemSetup.exit_code) from error
+        except (OSError, MemoryError, RuntimeError) as error:
+            if told := of_machine(error):
+                raise Failure(name, told, told.exit_code) from error
+            raise
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -23,8 +23,11 @@
 
 Exit code 2 is a usage error of the command line (click's own). The codes 3, 4, 20, 21 and 40 are those of fussy 1.0.
 Messages read "cannot …: …" and end with what the operator can do. Whatever is not a FussyError is a bug and ends in
-a traceback.
+a traceback; what is the machine's fault, :func:`of_machine` knows.
 """
+
+import errno
+import os
 
 
 class FussyError(Exception):
@@ -133,3 +136,30 @@ class TooSlow(FussyError):
     """A source sends too slowly, or the time that an update may take is over."""
 
     exit_code = 52
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that a file system has no more room, or none for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full(place: str | os.PathLike[str], error: OSError) -> str:
+    """Return in words that PLACE has no more room.
+
+    >>> full("/opt", OSError(errno.ENOSPC, "")), full("/opt", OSError(errno.EDQUOT, ""))
+    ('/opt is full', 'the quota in /opt is used up')
+    """
+    return f"the quota in {place} is used up" if error.errno == errno.EDQUOT else f"{place} is full"
+
+
+def of_machine(error: Exception) -> FussyError | None:
+    """Return what to say where the machine failed: its disk, its memory, a device. None: ERROR is something else."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM) or (
+            isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
+        return SystemSetup("cannot go on: this machine has not enough memory; end other programs, or allow this one "
+                           "more, and try again")
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):  # click ends a command whose reader went
+        return None
+    place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    said = f"cannot go on:{f' {place}' if place else ''} {error.strerror or error}"
+    return NoSpace(f"{said}; run fussy-clean or make room") if is_full(error) else SystemSetup(said)

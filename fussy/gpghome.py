@@ -6,7 +6,9 @@ Work on keys goes through python-gnupg; see :func:`key_tool`.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,13 +16,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fussy.errors import SystemSetup
+from fussy.errors import NoSpace, SystemSetup, full, is_full
 from fussy.trust import Key, printable
 
 RINGS = ("pubring.kbx", "pubring.gpg")
 TRUST = "trustdb.gpg"
 SECRET_KEYS = "private-keys-v1.d"
 PREFIX = "fussy-gpg-"
+_LACKING = re.compile(r"can't connect to the agent.*|error while loading shared libraries.*|out of (core|memory).*"
+                      r"|Cannot allocate memory", re.ASCII)
 
 
 @contextlib.contextmanager
@@ -92,6 +96,7 @@ def copy_keyring(keyring: Path, home: Path) -> float:
     """Copy what gpg needs of a device's key directory; return the newest modification time of its files.
 
     :raises SystemSetup: the directory holds no keys or can't be read as a whole
+    :raises NoSpace: there is no room for the copy
     """
     try:
         files = [Path(name) for name in (*RINGS, TRUST) if (keyring / name).exists()]
@@ -106,8 +111,22 @@ def copy_keyring(keyring: Path, home: Path) -> float:
             shutil.copyfile(keyring / file, home / file)
         return max((keyring / file).stat().st_mtime for file in files)
     except OSError as error:
+        if is_full(error):
+            raise NoSpace(f"cannot copy the keyring {keyring}: {full(home.parent, error)}; make room there") from error
         raise SystemSetup(f"cannot read the keyring {keyring}: {error.strerror}: {error.filename}; "
                           "run as the user whose keys these are") from error
+
+
+def lacking(returncode: int, words: str) -> str:
+    """Return what kept gpg from its work, by how it ended and its words for people, if the message is not to blame.
+
+    What the kernel kills where memory is short gets SIGKILL; without its agent gpg says as if it had no such key.
+    """
+    if returncode == -signal.SIGKILL:
+        return "gpg was killed, as the kernel does where memory is short; end other programs, and try again"
+    if returncode and (match := _LACKING.search(words)):
+        return f"gpg can't do its work ({printable(match[0])}); see whether memory is short, and try again"
+    return ""
 
 
 def secret_keygrips(home: Path) -> set[str]:
@@ -152,8 +171,14 @@ def key_tool(home: Path | None, limit: float = 120.0) -> Any:
 
 
 def list_keys(home: Path | None, query: str | None = None, *, secret: bool = False) -> list[Key]:
-    """List the keys of a ring, or those that gpg finds by QUERY (see :func:`fussy.trust.key_query`)."""
-    return [key_of(one) for one in key_tool(home).list_keys(secret, keys=[query] if query else None)]
+    """List the keys of a ring, or those that gpg finds by QUERY (see :func:`fussy.trust.key_query`).
+
+    :raises SystemSetup: gpg could not do its work
+    """
+    found = key_tool(home).list_keys(secret, keys=[query] if query else None)
+    if why := lacking(found.returncode, found.stderr):
+        raise SystemSetup(f"cannot list keys: {why}")
+    return [key_of(one) for one in found]
 
 
 def key_of(listed: dict[str, Any]) -> Key:

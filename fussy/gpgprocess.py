@@ -6,6 +6,7 @@ byte through threads into memory; and it waits for ever for a gpg that hangs.
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fussy.errors import FussyError, SystemSetup
+from fussy.gpghome import lacking
 from fussy.trust import printable
 
 PIPE_SIZE = 1 << 20
@@ -54,6 +56,8 @@ class Gpg:
                                             process_group=0 if self.own_group else None)
         except OSError as error:
             os.close(reader)
+            if error.errno == errno.ENOMEM:
+                raise
             raise SystemSetup(f"cannot run gpg: {error.strerror}; install the package gnupg") from error
         finally:
             os.close(writer)
@@ -64,7 +68,9 @@ class Gpg:
     def __enter__(self) -> "Gpg":
         return self
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        # what was read of a gpg that was killed looks like a damaged message
+        lacks = self._lacks() if isinstance(failure, Exception) and self.has_ended(0.1) else ""
         self.kill()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
@@ -73,6 +79,8 @@ class Gpg:
         if self.reader is not None:
             os.close(self.reader)
             self.reader = None
+        if lacks:
+            raise SystemSetup(f"cannot go on: {lacks}") from failure
 
     def kill(self) -> None:
         """End gpg if it still runs, and everything it started with it."""
@@ -128,12 +136,16 @@ class Gpg:
 
         Lines end where gpg ends them: what Python counts as a line end besides (U+2028 for example) can stand in the
         name of a file or key that an enemy chose, before words that look like a status line.
+
+        :raises SystemSetup: the machine lacks what gpg needs
         """
         self.wait_for(None, silence)
         try:
             returncode = self.process.wait(silence)
         except subprocess.TimeoutExpired as error:
             raise self.refuse(f"gpg did not end within {silence:g} seconds; try again") from error
+        if lacks := self._lacks():
+            raise SystemSetup(f"cannot go on: {lacks}")
         return [line.decode("utf-8", "backslashreplace") for line in self.status.split(b"\n")], returncode
 
     def has_ended(self, within: float) -> bool:
@@ -142,10 +154,17 @@ class Gpg:
             self.process.wait(within)
         return self.process.returncode is not None
 
+    def _lacks(self) -> str:
+        return lacking(self.process.returncode, self._said)
+
+    @property
+    def _said(self) -> str:
+        return self.words.decode("utf-8", "backslashreplace")
+
     @property
     def last_words(self) -> str:
         """The last line gpg wrote for people."""
-        lines = self.words.decode("utf-8", "backslashreplace").strip().splitlines()
+        lines = self._said.strip().splitlines()
         return printable(lines[-1].removeprefix("gpg: ")) if lines else "it gave no reason"
 
 

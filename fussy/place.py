@@ -1,6 +1,5 @@
 """Brings the content of a bundle into the target as a new release, without touching the one in use."""
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -24,7 +23,7 @@ from fussy import (
     state,
     unpack,
 )
-from fussy.errors import NoSpace
+from fussy.errors import NoSpace, full, is_full
 from fussy.patch import MEMORY
 from fussy.target import Target
 from fussy.trial import refuse_during
@@ -73,8 +72,8 @@ def place(
         disk.publish(staged, release)
     except OSError as error:
         disk.empty(target.staging)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"cannot install: {target.root} is full; run fussy-clean or make room") from error
+        if is_full(error):
+            raise NoSpace(f"cannot install: {full(target.root, error)}; run fussy-clean or make room") from error
         raise
     except BaseException:
         disk.empty(target.staging)

@@ -8,7 +8,6 @@ so a power cut leaves each place broken or mended, and files that releases share
 with the failsafe release.
 """
 
-import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ import msgspec
 from fussy import bundle, check, disk, manifest, share
 from fussy.channel import Offer
 from fussy.check import Fault
-from fussy.errors import BadBundle, FussyError, NoSpace
+from fussy.errors import BadBundle, FussyError, NoSpace, full, is_full
 from fussy.frames import blocks
 from fussy.install import ready
 from fussy.stage import Stage, blocks_of
@@ -169,8 +168,8 @@ class _Work:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         disk.empty(self._target.staging)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"cannot repair: {self._target.root} is full; run fussy-clean or make room") from error
+        if isinstance(error, OSError) and is_full(error):
+            raise NoSpace(f"cannot repair: {full(self._target.root, error)}; run fussy-clean or make room") from error
 
     def write(self, content: str, data: Iterable[bytes | memoryview], faults: list[Fault]) -> bool:
         """Write the file with CONTENT (a SHA-256) from DATA; return whether DATA has it.

@@ -17,14 +17,13 @@
             board                   names of this board, one a line (optional)
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fussy.errors import Busy, FussyError, NoSpace, SystemSetup
+from fussy.errors import Busy, FussyError, NoSpace, SystemSetup, is_full
 
 DEFAULT = Path("/opt/firmware")
 PRIVATE = ".fussy"
@@ -171,7 +170,7 @@ def _writable(path: str | Path, step: Callable[[], object]) -> None:
 
 def unwritable(path: str | Path, error: OSError) -> FussyError:
     """Return the error that says why the target can't be changed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return NoSpace(f"cannot write to {path}: {error.strerror}; make room there, for instance with fussy-clean")
     return SystemSetup(f"cannot write to {path}: {error.strerror}; make it writable, run as root, or choose another "
                        "with --target")

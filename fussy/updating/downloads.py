@@ -4,7 +4,6 @@ In its directory a file is called by its SHA-256: with ``.part`` while it is fet
 which source it came from in which state. Without ``.part`` it is whole and verified.
 """
 
-import errno
 import hashlib
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from fussy import disk
-from fussy.errors import FussyError, NoSpace, TooSlow, Unreachable, UntrustedChannel
+from fussy.errors import FussyError, NoSpace, TooSlow, Unreachable, UntrustedChannel, full, is_full
 from fussy.updating.choose import Found
 from fussy.updating.sources import Missing, Source
 
@@ -68,9 +67,10 @@ def fetch(place: Path, file: Found, sources: list[Source], *, progress: Progress
             if troubles is not None:
                 troubles.append(error)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 forget(place, name=name)
-                raise NoSpace(f"cannot fetch {file.path}: {directory} is full; run fussy-clean or make room") from error
+                raise NoSpace(f"cannot fetch {file.path}: {full(directory, error)}; run fussy-clean or make room"
+                              ) from error
             raise
     raise worst(found)
 

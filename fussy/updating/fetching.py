@@ -1,6 +1,5 @@
 """For those who need files of the channel for something other than an update, such as self-repair."""
 
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from fussy import cronlock
 from fussy.channel import Offer
-from fussy.errors import Busy, FussyError, SystemSetup, TooSlow, Unreachable, UntrustedChannel
+from fussy.errors import Busy, FussyError, SystemSetup, TooSlow, Unreachable, UntrustedChannel, is_full
 from fussy.target import Target
 from fussy.updating import device, downloads, record, sources, trusted
 from fussy.updating.choose import Found
@@ -35,7 +34,7 @@ def locked(target: Target) -> Iterator[Path]:
     except cronlock.Busy as error:
         raise Busy(f"cannot update {target.root}: another updater works on it ({error}); wait for it to end") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise
         raise SystemSetup(f"cannot update {target.root}: {error.strerror}: {error.filename}; run as root") from error
     try:

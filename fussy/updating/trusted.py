@@ -13,7 +13,6 @@ expiry, lengths and hashes. Added here:
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -26,7 +25,7 @@ from urllib.parse import quote
 import msgspec
 
 from fussy import channel, disk
-from fussy.errors import BadBundle, NoSpace, SystemSetup, UntrustedChannel
+from fussy.errors import BadBundle, NoSpace, SystemSetup, UntrustedChannel, full, is_full
 from fussy.updating import sources
 from fussy.updating.choose import Found
 from fussy.updating.clock import Clock, day
@@ -108,8 +107,8 @@ def refresh(place: Path, root: bytes, source: sources.Source, clock: Clock, prod
     try:
         return _refresh(place, root, source, clock, product)
     except (OSError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"cannot look for updates: the file system of {place} is full; make room") from error
+        if isinstance(error, OSError) and is_full(error):
+            raise NoSpace(f"cannot look for updates: {full(place, error)}; run fussy-clean or make room") from error
         if not cache.is_dir():
             raise
         log.warning("the cache of metadata can't be used (%s): starting from the shipped root", error)

@@ -31,6 +31,7 @@ from fussy.errors import (
     Untrusted,
     UntrustedChannel,
     UnusableDelta,
+    of_machine,
 )
 from fussy.target import Target
 from fussy.updating import device, downloads, fetching, history, record, sources, trusted
@@ -114,10 +115,13 @@ class Run:
             outcome, line, code = self._barred() or self._update()
         except Busy:
             raise
-        except FussyError as error:
-            log.info("%s", error)
-            outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(error, kind)), "failed")
-            line, code = str(error), error.exit_code
+        except (FussyError, OSError, MemoryError, RuntimeError) as error:
+            told = error if isinstance(error, FussyError) else of_machine(error)
+            if told is None:
+                raise
+            log.info("%s", told)
+            outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(told, kind)), "failed")
+            line, code = str(told), told.exit_code
         liars = [f"not believed: {error}" for error in self.troubles
                  if isinstance(error, UntrustedChannel) and str(error) not in line]
         line = "; ".join(part for part in (line, self.note, *liars) if part)

@@ -10,11 +10,13 @@ kills would take most of the time.
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,6 +60,20 @@ def run(command: Command) -> int:
         if not child:
             _run(command, output)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_short(command: Sequence[str], room: int) -> Done:
+    """Run ``fussy COMMAND`` where memory ends ROOM bytes beyond what this process has."""
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if not child:
+            threading.stack_size(1 << 18)  # eight MiB otherwise, and nothing else would ever lack room
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room,) * 2)
+            _run(command, output)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        return Done(os.waitstatus_to_exitcode(status), output.read())
 
 
 def trace(command: Command, *options: str) -> Done:

@@ -4,6 +4,7 @@ And the next run of the updater ends as if nothing had happened.
 """
 
 import os
+import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from fussy import state
 from fussy.errors import OnlyRefused
-from tests.crash.killing import Point, copy, fail_at, kill_at, points
+from tests.crash.killing import Point, copy, fail_at, kill_at, points, run_short
 from tests.fussy.channels import Channel
 from tests.fussy.conftest import Keys
 from tests.fussy.update.router import Router
@@ -35,7 +36,7 @@ class Place:
     server: Server
     router: Router
 
-    def add(self, number: int, **files: str) -> None:
+    def add(self, number: int, **files: str | bytes) -> None:
         tree = self.channel.tree(number, {"version": str(number), "app": "app" * 700, **files})
         self.channel("add", "router", tree)
 
@@ -135,7 +136,7 @@ def test_killed_at_every_write(name: str, place: Place) -> None:
 
 
 @pytest.mark.parametrize(("name", "error"), [
-    ("first", "ENOSPC"), ("fallback", "ENOSPC"), ("fallback", "EIO"), ("delta", "EROFS")])
+    ("first", "EDQUOT"), ("fallback", "ENOSPC"), ("fallback", "EIO"), ("delta", "EROFS")])
 def test_a_disk_that_fails_at_every_write(name: str, error: str, place: Place) -> None:
     """And what that has stopped is not held against the release."""
     scene = SCENES[name]
@@ -143,3 +144,26 @@ def test_a_disk_that_fails_at_every_write(name: str, error: str, place: Place) -
         done = fail_at(place.command(), point, error)
         assert done.code in (0, 3, 4, 23, 40), (point, done)
         assert "fussy update: " in done.said, (point, done)
+
+
+def test_memory_that_is_short(place: Place) -> None:
+    """It ends in one line, wherever that is, and nothing is held against the release or its bundle."""
+    router, data = place.router, random.Random(1).randbytes(2_000_000)
+    place.add(1, app=data)
+    router.update(expect="updated")
+    place.add(2, app=data[:1_000_000] + b"2" + data[1_000_000:])
+    template = router.place / "template"
+    copy(router.target, template)
+    router.update(expect="updated")  # imports what is needed
+    ended = []
+    for room in (*range(0, 1 << 20, 1 << 17), 32 << 20):
+        copy(template, router.target)
+        done = run_short(place.command(), room)
+        ended.append(done.code)
+        assert router.current() == ("firmware-2" if done.code == 0 else "firmware-1")
+        assert router.record.spoilt == [] and state.load(router.found).bad == []
+        if done.code:
+            assert done.said == "fussy update: cannot go on: this machine has not enough memory; end other programs, " \
+                "or allow this one more, and try again\n"
+        router.update(expect="updated" if done.code else "nothing-new")
+    assert (ended[0], ended[-1]) == (40, 0)

@@ -168,6 +168,21 @@ def test_words_of_gpg_are_no_status(keys: Keys, tmp_path: Path, fake_gpg: Callab
         read_quickly(ring, tmp_path)
 
 
+@pytest.mark.parametrize(("script", "why"), [
+    (f"exec {shutil.which('gpg')} --agent-program /bin/false \"$@\"", "can't connect to the agent"),
+    ("ulimit -v 4000", "error while loading shared libraries"), ("kill -9 $$", "as the kernel does where memory is")])
+def test_what_gpg_lacks_is_not_held_against_the_message(keys: Keys, tmp_path: Path, script: str, why: str,
+                                                        fake_gpg: Callable[[str, str], None]) -> None:
+    """Without its agent it says as if it had no such key."""
+    fake_gpg("--decrypt", script)
+    with open_keyring(keys.keyring) as ring:
+        with pytest.raises(SystemSetup, match=f"^cannot go on: gpg .*{why}.*try again$"):
+            read(ring, signed_and_encrypted(keys), tmp_path)
+        with (tmp_path / "bundle.gpg").open("rb") as file, pytest.raises(SystemSetup, match=why), \
+                ring.decrypt(file) as plain:
+            plain.read()
+
+
 # --- consumers --------------------------------------------------------------------------------------------------------
 
 

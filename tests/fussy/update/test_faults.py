@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -212,6 +213,28 @@ def test_a_delta_that_turns_out_to_need_more_memory_is_followed_by_the_full_bund
     channel("add", "router", channel.tree(3, {"app": data + b"3"}))
     assert "by a full bundle" in router.update(expect="updated").line
     assert [".from-" in path for path in server.requests if ".firmware-3" in path] == [True, False]
+
+
+# --- short memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reading", "then"), [
+    ("--decrypt", "kill -9 $$"), ("--decrypt", 'GPG "$@" | head -c 300; kill -9 $$'),
+    ("--skip-verify", 'GPG "$@" | head -c 300; kill -9 $$'), ("--list-keys", "kill -9 $$")])
+def test_a_gpg_that_the_kernel_kills_is_not_held_against_the_bundle(router: Router, server: Server, tmp_path: Path,
+                                                                    reading: str, then: str) -> None:
+    """As it does where memory is short; what gpg gave until then looks like a damaged bundle."""
+    real = shutil.which("gpg")
+    killed = tmp_path / "bin/gpg"
+    killed.parent.mkdir()
+    killed.write_text(f'#!/bin/sh\ncase "$*" in *{reading}*) {then} ;; esac\nexec GPG "$@"\n'.replace("GPG", str(real)))
+    killed.chmod(0o755)
+    said = router.run(fails=40, env={"PATH": f"{killed.parent}:{os.environ['PATH']}"})
+    assert "gpg was killed, as the kernel does where memory is short; end other programs, and try again" in said
+    assert (router.current(), router.record.spoilt, router.record.outcome) == ("", [], "failed")
+    fetched = sum(path.startswith("targets/") for path in server.requests)
+    router.update(expect="updated")
+    assert (router.current(), sum(path.startswith("targets/") for path in server.requests)) == ("firmware-1", fetched)
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
