@@ -16,9 +16,10 @@ from typing import Any
 import fussy
 import pdimage
 from pdimage.errors import PartFailed
-from pdimage.lab import keeping, snapshots, temporary
+from pdimage.lab import keeping, snapshots, temporary, unsynced
 from pdimage.lab.attendant import PORT
 from pdimage.lab.nbd import Server
+from pdimage.lab.prefix import Prefix
 from pdimage.lab.scenes import Workshop
 from pdimage.lab.volatile import Disk
 
@@ -81,45 +82,48 @@ class Line:
 
 
 class Machine:
-    """A context: the router, and a workshop whose releases it has, in a directory PLACE that goes in the end.
+    """A context: the router, and a workshop whose releases it has, in a directory ``place`` that goes in the end.
 
-    BLANK is a disk with nothing on it.
+    ``blank`` is a disk with nothing on it. WITHOUT_SYNC: each sync of the attendant's, and of what it runs, does
+    nothing.
     """
 
-    def __init__(self) -> None:
-        self._prefix = temporary.make()
-        self.place = Path(self._prefix.paths.prefix()).parent / "disks"
-        self.blank = self.place / "blank"
+    def __init__(self, *, without_sync: bool = False) -> None:
+        self._without_sync = without_sync
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> "Machine":
-        try:
+        with contextlib.ExitStack() as undo:
+            prefix = temporary.make()
+            undo.callback(temporary.discard, prefix)
+            self.place = Path(prefix.paths.prefix()).parent / "disks"
+            self.blank = self.place / "blank"
             (self.place / "workshop").mkdir(parents=True)
             self.workshop = Workshop(self.place / "workshop")
             with self.blank.open("wb") as file:
                 file.truncate(_MEGABYTES << 20)
-            self._start()
-        except BaseException:
-            temporary.discard(self._prefix)
-            raise
+            self._start(prefix)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        temporary.discard(self._prefix)
+        self._undo.close()
 
-    def _start(self) -> None:
+    def _start(self, prefix: Prefix) -> None:
         """Boot, load the attendant, and keep that."""
+        preloaded = {f"{_LIBRARY}/libeatmydata.so": str(unsynced.eatmydata())} if self._without_sync else {}
         disks = [{"type": "template", "name": "root"}, *(
             {"type": "nbd", "name": name, "url": f"nbd:unix:{self.place / name}"} for name in ("left", "next"))]
         domain = {"memory": 256, "vcpu": 1, "nics": [{"net": "wan"}], "ports": [PORT], "disks": disks,
-                  "files": {**_library(), str(self.workshop.place): str(self.workshop.place)}}
-        self._prefix.initialize()
-        self._prefix.virt_conf({"nets": {"wan": {"type": "nat"}}, "domains": {"router": domain}})
+                  "files": {**_library(), **preloaded, str(self.workshop.place): str(self.workshop.place)}}
+        prefix.initialize()
+        prefix.virt_conf({"nets": {"wan": {"type": "nat"}}, "domains": {"router": domain}})
         with self._plugged(Disk(self.blank), Disk(self.blank)):
-            self._prefix.start()
-            self.router = self._prefix.virt_env.get_vm("router")
-            self.router.run(f"PYTHONPATH={_LIBRARY} setsid python3 -m pdimage.lab.attendant "
-                            ">/run/attendant.log 2>&1 </dev/null &")
+            prefix.start()
+            self.router = prefix.virt_env.get_vm("router")
+            self.router.run(f"LD_PRELOAD={''.join(preloaded)} PYTHONPATH={_LIBRARY} setsid python3 "
+                            "-m pdimage.lab.attendant >/run/attendant.log 2>&1 </dev/null &")
             with self.line() as line:
                 line.asked("hello")
             self.router.create_snapshot(READY)

@@ -1,7 +1,7 @@
 """The command line of the lab: ``pdimage lab`` with its verbs.
 
 Results go to stdout, what is being done and errors to stderr. Verbs that wait for machines end well only once these can
-be used.
+be used. A verb that SIGHUP, SIGINT or SIGTERM ends undoes what it has not finished.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from fussy.commands import command, start_logging
-from pdimage.lab import constants
+from pdimage.lab import constants, ending
 from pdimage.lab.powercutcli import crash_states_command, powercut_command
 
 _prefix = click.option("-p", "--prefix", type=click.Path(path_type=Path, file_okay=False), envvar="PDIMAGE_LAB_PREFIX",
@@ -235,8 +235,10 @@ def list_command(prefix: Any) -> None:
 
 
 @click.group("lab", context_settings={"help_option_names": ["-h", "--help"]})
-def lab_command() -> None:
+@click.pass_context
+def lab_command(context: click.Context) -> None:
     """Virtual routers: make, start, enter, snapshot and destroy environments."""
+    context.with_resource(ending.cleanly())
 
 
 for _made in (ansible_hosts_command, cleanup_command, collect_command, console_command, copy_from_vm_command,

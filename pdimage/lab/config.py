@@ -7,6 +7,7 @@ Setting             Meaning
 ==================  ==============================================================================================
 ``cache``           directory for built systems (default ``~/.cache/pdimage/lab``)
 ``accel``           ``kvm`` or ``tcg``: what emulates the processor (default: KVM if a kernel boots under it)
+``work_dir``        directory on a disk for what tests and power cuts need meanwhile, some GB (default ``/var/tmp``)
 ``lease_dir``       directory for leases of subnets (default ``/var/lib/lago/subnets/``)
 ``log_level``       ``debug``, ``info``, ``warning``: what :func:`pdimage.lab.utils.setup_logging` keeps
 ==================  ==============================================================================================

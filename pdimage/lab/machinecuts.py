@@ -5,10 +5,11 @@ killed then. What the disk has on its platters is set aside; when there are some
 it had touched no disk, and boots from one after the other (what a boot does with it: check, mount, ``fussy recover``).
 """
 
+import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +35,16 @@ class Left:
     seconds: float
 
 
-def cuts(recorder: Recorder, plans: Iterable[Plan], keep: Path | None = None) -> Iterator[Outcome]:
+def cuts(recorder: Recorder, plans: Iterable[Plan], keep: Path | None = None) -> Generator[Outcome, None, None]:
     """Carry out plans. Where something is wrong then, the disk as the power cut left it is in the directory KEEP."""
     todo = iter(plans)
     while some := [_cut(recorder, plan, recorder.place / f"left-{number}")
                    for number, plan in enumerate(itertools.islice(todo, _SHELF))]:
-        for left, outcome in _booted(recorder, some):
-            if keep and outcome.problems:
-                copy_file(left.image, keep / f"{recorder.kind}-{left.plan.scene}-{left.plan.seed}.image")
-            yield outcome
+        with contextlib.closing(_booted(recorder, some)) as booted:
+            for left, outcome in booted:
+                if keep and outcome.problems:
+                    copy_file(left.image, keep / f"{recorder.kind}-{left.plan.scene}-{left.plan.seed}.image")
+                yield outcome
 
 
 def _cut(recorder: Recorder, plan: Plan, image: Path) -> Left:
@@ -83,7 +85,7 @@ def _before(recorder: Recorder, plan: Plan) -> Moment:
     return found[-1]
 
 
-def _booted(recorder: Recorder, lefts: Iterable[Left]) -> Iterator[tuple[Left, Outcome]]:
+def _booted(recorder: Recorder, lefts: Iterable[Left]) -> Generator[tuple[Left, Outcome], None, None]:
     """Boot from all disks; when something is wrong with one, the next has a router that has not seen that."""
     todo = deque(lefts)
     while todo:

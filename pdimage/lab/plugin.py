@@ -13,7 +13,6 @@ machines were up. Whatever happens to pytest, its machines end with it.
 import ast
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +121,9 @@ def router(lab: "Prefix") -> "VM":
 @pytest.fixture
 def lab_directory() -> Iterator[Path]:
     """A directory on disk (not in memory) for what a test of the lab makes."""
-    path = Path(tempfile.mkdtemp(prefix="lab-", dir="/var/tmp"))
+    from pdimage.lab import temporary
+
+    path = temporary.directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

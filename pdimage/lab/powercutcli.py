@@ -1,10 +1,11 @@
 """The verbs ``powercut`` and ``crash-states`` of ``pdimage lab``. Outcomes go to stdout."""
 
+import contextlib
 import functools
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _SCENES = ("clean", "confirm", "failsafe", "fallback", "first", "first-failsafe"
            "spare", "swap", "trial")
 _POLICIES = ("none", "all", "prefix", "subset", "torn")
 _LINGER = 2.5
+_COUNT = click.IntRange(1)
 
 _filesystem = click.option("-f", "--filesystem", "names", multiple=True, type=click.Choice([*_FILESYSTEMS, "all"]),
                            default=["ext4"], show_default=True, help="What the disk is formatted with (repeatable).")
@@ -57,13 +59,13 @@ def _rigs(names: tuple[str, ...], without_sync: bool, without: str) -> Iterator[
     """Yield a rig for each file system; say which are left out."""
     from pdimage.lab import private
     from pdimage.lab.filesystems import FILESYSTEMS
-    from pdimage.lab.rig import WITHOUT_SYNC, Rig
+    from pdimage.lab.rig import Rig
 
     for name in _FILESYSTEMS if "all" in names else names:
         if missing := FILESYSTEMS[name].missing():
             click.echo(f"{name}: skipped: {missing}")
             continue
-        yield Rig(FILESYSTEMS[name], private.PLACE / name, WITHOUT_SYNC if without_sync else None, without)
+        yield Rig(FILESYSTEMS[name], private.PLACE / name, without_sync=without_sync, without=without)
 
 
 def _judge(bad: int, count: int, what: str) -> None:
@@ -72,11 +74,12 @@ def _judge(bad: int, count: int, what: str) -> None:
 
 
 @_verb("powercut")
-@click.option("-n", "--cuts", default=20, show_default=True, help="How often power is cut, for each file system.")
+@click.option("-n", "--cuts", type=_COUNT, default=20, show_default=True,
+              help="How often power is cut, for each file system.")
 @click.option("-s", "--seed", default=1, show_default=True, help="The first seed; each cut has the next.")
-@click.option("--at", type=int, help="Cut at this write, once, instead of what the seed says.")
+@click.option("--at", type=_COUNT, help="Cut at this write, once, instead of what the seed says.")
 @click.option("--policy", type=click.Choice(_POLICIES), help="Which unflushed writes survive that.")
-@click.option("--again", default=0, help="Cut once more, at this write of the boot that follows.")
+@click.option("--again", type=_COUNT, help="Cut once more, at this write of the boot that follows.")
 @click.option("-R", "--router", is_flag=True, help="Let a virtual router do it, on the kernel that it boots.")
 @click.option("--stage", default="", help="Count --at from the beginning of this stage of the scene (with --router).")
 @click.option("--planned", is_flag=True, help="Cut in every stage of the scenes instead (with --router).")
@@ -84,7 +87,8 @@ def _judge(bad: int, count: int, what: str) -> None:
               help="Keep the disks that something is wrong with.")
 def powercut_command(
     names: tuple[str, ...], scenes: tuple[str, ...], without_sync: bool, without: str, verbose: bool, cuts: int,
-    seed: int, at: int | None, policy: Any, again: int, router: bool, stage: str, planned: bool, keep: Path | None,
+    seed: int, at: int | None, policy: Any, again: int | None, router: bool, stage: str, planned: bool,
+    keep: Path | None,
 ) -> None:
     """Cut the power of a disk in the middle of upgrades, boot, and look whether the router is well.
 
@@ -95,37 +99,40 @@ def powercut_command(
 
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
-    if at and (len(scenes) != 1 or not policy):
-        raise click.UsageError("--at goes with one --scene and a --policy")
-    if ((stage or planned) and not router) or (router and without_sync):
-        raise click.UsageError("--stage and --planned go with --router, --without-sync does not")
+    if (at or policy or again) and not (at and policy and len(scenes) == 1):
+        raise click.UsageError("--at goes with one --scene and a --policy; --policy and --again go with --at")
+    if (stage or planned) and not router:
+        raise click.UsageError("--stage and --planned go with --router")
     if stage and (not at or stage not in STAGES[scenes[0]]):
         raise click.UsageError(f"--stage goes with --at and one --scene, which has the stages "
                                f"{', '.join(STAGES[scenes[0]]) if len(scenes) == 1 else 'that it has'}")
 
     def plans(lengths: Callable[[Iterable[str]], Mapping[str, int]]) -> list[Any]:
         if at:
-            return [powercut.Plan(scenes[0], at, policy, seed, again, stage)]
+            return [powercut.Plan(scenes[0], at, policy, seed, again or 0, stage)]
         if planned:
             return powercut.planned(seed, scenes or _SCENES)
         writes = lengths(scenes or _SCENES)
         return [powercut.drawn(number, writes) for number in range(seed, seed + cuts)]
 
     bad = count = 0
-    on_a_rig = functools.partial(_on_a_rig, without_sync=without_sync)
-    options = (" --router" if router else "") + (f" --without {without}" if without else "")
-    for name, outcomes in (_on_a_router if router else on_a_rig)(names, without, plans, keep):
-        wrong, number = _report(name, outcomes, verbose, options)
-        bad, count = bad + wrong, count + number
+    options = "".join((" --router" * router, " --without-sync" * without_sync, f" --without {without}" * bool(without)))
+    # whatever ends it, what is under way is undone before what it stands on
+    with contextlib.closing((_on_a_router if router else _on_a_rig)(names, without_sync, without, plans, keep)) as runs:
+        for name, outcomes in runs:
+            with contextlib.closing(outcomes):
+                wrong, number = _report(name, outcomes, verbose, options)
+            bad, count = bad + wrong, count + number
     _judge(bad, count, "power cuts")
 
 
 # Makes plans, given what tells how many writes scenes take.
 Plans = Callable[[Callable[[Iterable[str]], Mapping[str, int]]], list[Any]]
+# Each file system with the outcomes of its cuts.
+Runs = Generator[tuple[str, Generator[Any, None, None]], None, None]
 
 
-def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, keep: Path | None, without_sync: bool
-              ) -> Iterator[tuple[str, Iterator[Any]]]:
+def _on_a_rig(names: tuple[str, ...], without_sync: bool, without: str, plans: Plans, keep: Path | None) -> Runs:
     """Yield each file system with the outcomes of its cuts, on this machine's kernel."""
     from pdimage.lab import powercut
 
@@ -133,12 +140,11 @@ def _on_a_rig(names: tuple[str, ...], without: str, plans: Plans, keep: Path | N
         yield rig.kind.name, (powercut.cut(rig, plan, keep) for plan in plans(functools.partial(powercut.lengths, rig)))
 
 
-def _on_a_router(names: tuple[str, ...], without: str, plans: Plans, keep: Path | None
-                 ) -> Iterator[tuple[str, Iterator[Any]]]:
+def _on_a_router(names: tuple[str, ...], without_sync: bool, without: str, plans: Plans, keep: Path | None) -> Runs:
     """Yield the same, on a virtual router."""
     from pdimage.lab import attended, machinecuts, moments
 
-    with attended.Machine() as machine:
+    with attended.Machine(without_sync=without_sync) as machine:
         for name in _FILESYSTEMS if "all" in names else names:
             with moments.Recorder(machine, name, without) as recorder:
                 yield name, machinecuts.cuts(recorder, plans(recorder.lengths), keep)
@@ -165,7 +171,8 @@ def _report(name: str, outcomes: Iterable[Any], verbose: bool, options: str) -> 
 
 @_verb("crash-states")
 @click.option("-s", "--seed", default=1, show_default=True, help="Chooses which writes are lost.")
-@click.option("--samples", default=3, show_default=True, help="Ways to lose unflushed writes, for each flush.")
+@click.option("--samples", type=click.IntRange(0), default=3, show_default=True,
+              help="Ways to lose unflushed writes, for each flush.")
 @click.option("-r", "--recording", type=click.Path(path_type=Path, file_okay=False), metavar="DIRECTORY",
               help="Replay the recordings in there; those that are missing are made.")
 def crash_states_command(

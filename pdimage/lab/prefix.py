@@ -137,7 +137,7 @@ class Prefix:
         if not Path(self.paths.uuid()).is_file():
             raise PrefixFailed(f"cannot destroy {self._prefix}: it is not an environment")
         self.cleanup()
-        shutil.rmtree(self._prefix)
+        utils.remove(Path(self._prefix))
 
     def create_snapshots(self, name: str) -> None:
         """Make a snapshot of every machine."""

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,22 +14,20 @@ from pdimage.lab.filesystems import FileSystem
 from pdimage.lab.scenes import Scene, Workshop
 from pdimage.lab.volatile import Disk, copy_file
 
-# What turns every sync of a program into nothing, for the control run.
-WITHOUT_SYNC = {"LD_PRELOAD": "libeatmydata.so"}
 _SECONDS = 120.0
 
 
 class Rig:
     """A workshop, and disks on which each scene can begin, for one kind of file system; all below PLACE, made for it.
 
-    ENVIRONMENT is added to that of the commands that run on a disk which can lose power; they leave out the syncs
-    WITHOUT (see :mod:`pdimage.lab.unsynced`).
+    Commands that run on a disk which can lose power do so without syncs (WITHOUT_SYNC), or leave out those at the
+    points WITHOUT (see :mod:`pdimage.lab.unsynced`).
     """
 
-    def __init__(self, kind: FileSystem, place: Path, environment: Mapping[str, str] | None = None,
-                 without: str = "") -> None:
+    def __init__(self, kind: FileSystem, place: Path, *, without_sync: bool = False, without: str = "") -> None:
         self.kind, self.place = kind, place
-        self.environment = {**os.environ, **(environment or {}), unsynced.WITHOUT: without}
+        preloaded = {"LD_PRELOAD": str(unsynced.eatmydata())} if without_sync else {}
+        self.environment = {**os.environ, **preloaded, unsynced.WITHOUT: without}
         self._golden: dict[tuple[tuple[str, ...], ...], Path] = {}
         (place / "workshop").mkdir(parents=True)
         self.workshop = Workshop(place / "workshop")

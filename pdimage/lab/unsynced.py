@@ -1,4 +1,4 @@
-"""Runs a command of fussy with some of its syncs left out, to see what they are good for.
+"""Runs a command of fussy with some of its syncs left out, to see what they are good for; or, with a library, with all.
 
 ``python -m pdimage.lab.unsynced WORD…``, with the words that follow ``fussy``, or ``swap_link`` and what that
 documented function takes, or ``put`` and the path of a file that is to be there. ``PDIMAGE_LAB_WITHOUT`` has the
@@ -7,6 +7,7 @@ directory, or the whole file system.
 """
 
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import fussy.cli
 from fussy import disk, install
+from fussy.errors import SystemSetup
 
 # Every sync that the scenes come by; fussy/disk.py says what each is for.
 POINTS = (
@@ -25,6 +27,17 @@ POINTS = (
 WITHOUT = "PDIMAGE_LAB_WITHOUT"
 # How many directories a function syncs, if more than one; the second is point NAME-2.
 _DIRECTORIES = {"publish": 2}
+
+
+def eatmydata() -> Path:
+    """Return the library that turns each sync of a program which has it in LD_PRELOAD into nothing.
+
+    :raises SystemSetup: it is not there
+    """
+    library = Path(f"/usr/lib/{platform.machine()}-linux-gnu/libeatmydata.so")
+    if not library.exists():
+        raise SystemSetup(f"cannot turn syncs into nothing: {library} is not there; install libeatmydata1")
+    return library
 
 
 def leave_out(points: str) -> None:

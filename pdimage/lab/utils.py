@@ -157,6 +157,21 @@ def run_command(command: Sequence[str], input_data: str | None = None, out_pipe:
     return CommandStatus(done.returncode, done.stdout or "", done.stderr or "")
 
 
+def remove(directory: Path, seconds: float = 10.0) -> None:
+    """Delete a directory, and what threads of a command that was interrupted still put into it meanwhile.
+
+    :raises OSError: it is still there after SECONDS
+    """
+    deadline = time.monotonic() + seconds
+    while directory.exists():
+        try:
+            shutil.rmtree(directory)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def service_is_enabled(name: str) -> bool:
     """Tell whether systemd of this machine starts the service NAME at boot; False without systemd."""
     return shutil.which("systemctl") is not None and not run_command(["systemctl", "is-enabled", "--quiet", name])

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from pdimage.build import build
 from pdimage.check import check
-from pdimage.lab import config
+from pdimage.lab import config, temporary
 from pdimage.pack import pack
 from tests.pdimage.workshop import python_packages
 
@@ -141,7 +140,7 @@ class Factory:
 @pytest.fixture(scope="session")
 def factory() -> Iterator[Factory]:
     """The build machine that all tests share; its path is short, for the sockets of gpg-agent."""
-    place = Path(tempfile.mkdtemp(prefix="lab-f-", dir="/var/tmp"))
+    place = temporary.directory()
     yield Factory(place)
     for home in place.glob("*/pubring.kbx"):
         subprocess.run(["gpgconf", "--homedir", home.parent, "--kill", "all"], check=False, timeout=60)

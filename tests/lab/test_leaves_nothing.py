@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdimage.lab import brctl, plugin, temporary
+from pdimage.lab import brctl, ending, plugin, temporary
 
 pytestmark = pytest.mark.lab
 
@@ -23,16 +23,11 @@ domains:
   two: {nics: [{net: wan}, {net: lan}], memory: 256}
 """
 
-# A test that never ends; its environment is in the directory of ours.
+# A test that never ends.
 KILLED = """
 import time
-from pathlib import Path
 
 import pytest
-
-from pdimage.lab import temporary
-
-temporary.PLACE = Path("{place}")
 
 
 @pytest.mark.lab(memory=256)
@@ -42,15 +37,17 @@ def test_something(router):
 
 
 class Environment:
-    """An environment in DIRECTORY, used with the command line; leases of subnets are in a directory of its own."""
+    """An environment in DIRECTORY, used with the command line; whatever commands make is in this directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.leases = directory, directory / "leases"
+        self.variables = {**os.environ, "PDIMAGE_LAB_LEASE_DIR": str(self.leases),
+                          "PDIMAGE_LAB_WORK_DIR": str(directory)}
         (directory / "LagoInitFile").write_text(DESCRIPTION)
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen([PDIMAGE, "lab", *arguments], cwd=self.directory, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, env={**os.environ, "PDIMAGE_LAB_LEASE_DIR": str(self.leases)})
+                                stderr=subprocess.STDOUT, env=self.variables)
 
     def run(self, *arguments: str, code: int = 0) -> str:
         process = self.popen(*arguments)
@@ -84,6 +81,10 @@ class Environment:
             with contextlib.suppress(OSError):
                 found.add(os.readlink(f"/proc/{pid}/ns/net"))
         return found - {os.readlink("/proc/self/ns/net")}
+
+    def leased(self) -> list[Path]:
+        """Return the leases of subnets that are held."""
+        return list(self.leases.glob("*.lease"))
 
     def check_nothing_runs(self, namespaces: set[str]) -> None:
         deadline = time.monotonic() + 30
@@ -128,16 +129,16 @@ def interrupt_pdimage(environment: Environment, starting: subprocess.Popen[str])
 
 def test_a_start_that_fails_leaves_nothing_and_can_be_tried_again(environment: Environment) -> None:
     environment.run("init")
-    ways: dict[Callable[[Environment, subprocess.Popen[str]], None], str] = {
-        kill_a_machine: "pdimage lab start: cannot ", kill_the_keeper: "pdimage lab start: ",
-        kill_pdimage: "", interrupt_pdimage: ""}
-    for kill, told in ways.items():
+    ways: dict[Callable[[Environment, subprocess.Popen[str]], None], tuple[str, int]] = {
+        kill_a_machine: ("pdimage lab start: cannot ", 1), kill_the_keeper: ("pdimage lab start: ", 1),
+        kill_pdimage: ("", -signal.SIGKILL), interrupt_pdimage: ("", -signal.SIGINT)}
+    for kill, (told, code) in ways.items():
         starting = environment.popen("start")
         environment.await_machine("two", starting)
         namespaces = environment.namespaces()
         kill(environment, starting)
         said = starting.communicate(timeout=120)[0]
-        assert starting.returncode != 0
+        assert starting.returncode == code, said
         assert said.startswith(told) and "Traceback" not in said, said
         environment.check_nothing_runs(namespaces)
 
@@ -147,17 +148,28 @@ def test_a_start_that_fails_leaves_nothing_and_can_be_tried_again(environment: E
     environment.run("destroy", "--yes")
     environment.check_nothing_runs(namespaces)
     assert not (environment.directory / ".lab").exists()
-    assert not [path for path in environment.leases.iterdir() if path.suffix == ".lease"]
+    assert environment.leased() == []
+
+
+@pytest.mark.parametrize("number", ending.SIGNALS)
+def test_power_cuts_that_a_signal_ends_leave_nothing(environment: Environment, number: signal.Signals) -> None:
+    cutting = environment.popen("powercut", "--router")
+    environment.await_machine("router", cutting)
+    namespaces = environment.namespaces()
+    cutting.send_signal(number)
+
+    assert (cutting.communicate(timeout=120)[0], cutting.returncode) == ("", -number)
+    environment.check_nothing_runs(namespaces)
+    assert list(environment.directory.glob("lab-env-*")) == []
+    assert environment.leased() == []
 
 
 def test_a_pytest_that_is_killed_leaves_nothing_that_runs_and_the_next_removes_its_files(
         environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temporary, "PLACE", environment.directory)
     killed = environment.directory / "test_killed.py"
-    killed.write_text(KILLED.format(place=environment.directory))
+    killed.write_text(KILLED)
     running = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-m", "lab", killed], stdout=subprocess.PIPE,
-                               env={**os.environ, "PDIMAGE_LAB_LEASE_DIR": str(environment.leases)}, text=True,
-                               cwd=environment.directory)
+                               env=environment.variables, text=True, cwd=environment.directory)
     environment.await_machine("router", running)
     namespaces = environment.namespaces()
     running.kill()
@@ -165,5 +177,6 @@ def test_a_pytest_that_is_killed_leaves_nothing_that_runs_and_the_next_removes_i
     environment.check_nothing_runs(namespaces)
 
     assert len(list(environment.directory.glob("lab-env-*/prefix/uuid"))) == 1
+    monkeypatch.setenv("PDIMAGE_LAB_WORK_DIR", str(environment.directory))
     temporary.sweep()
     assert list(environment.directory.glob("lab-env-*")) == []

@@ -39,10 +39,10 @@ def test_the_long_set(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_without_syncs_it_is_not_and_the_line_printed_does_it_again(tmp_path: Path) -> None:
-    plan = "powercut -f ext4 --scene first --at 100000 --policy none --seed 1"
+    plan = "powercut --without-sync -f ext4 --scene first --at 100000 --policy none --seed 1"
     outcome = f"ext4: the target is gone: pdimage lab {plan}\n"
     for keep in (tmp_path / "one", tmp_path / "other"):
-        failed = lab(*plan.split(), "--without-sync", "--keep", str(keep))
+        failed = lab(*plan.split(), "--keep", str(keep))
 
         assert failed.returncode == 1, failed.stdout + failed.stderr
         assert failed.stdout.startswith(outcome), failed.stdout
@@ -130,7 +130,7 @@ def test_nothing_stays_when_it_is_killed_in_mid_run(number: signal.Signals) -> N
     try:
         devices = in_the_middle(token)
         runner.send_signal(number)
-        runner.wait(10)
+        assert runner.wait(10) == -number
         deadline = time.monotonic() + 10
         while (ours(token) or any(attached(*each) for each in devices.items())) and time.monotonic() < deadline:
             time.sleep(0.05)
