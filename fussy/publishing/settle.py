@@ -278,6 +278,14 @@ def write(work: Work, after: Published) -> None:
     work.published = after
 
 
+def _demand(meta: Meta, role: str, delegator: Root | Targets) -> tuple[int, tuple[str, ...]] | None:
+    """Return how many signatures META lacks by what DELEGATOR says, and the keys that can make them; None: it lacks
+    none."""
+    lacks = metadata.missing(meta, role, delegator)
+    able = sorted(keyid[:16] for keyid in set(metadata.keys_of(delegator, role)) - set(meta.signatures))
+    return (lacks, tuple(able)) if lacks else None
+
+
 def explain(work: Work) -> str:
     """Say which drafts wait, and for whose signatures."""
     lines = []
@@ -285,10 +293,15 @@ def explain(work: Work) -> str:
         role = name[0]
         delegator = "root" if role in TOP else "targets"
         says = [draft.signed for (other, _), draft in work.drafts.items() if other == delegator]
-        says += [work.published.delegator(role)] if work.published and (role == "root" or not says) else []
-        if lacks := max((metadata.missing(meta, role, one) for one in says), default=0):
-            able = sorted(keyid[:16] for keyid in signers_of(work, role) - set(meta.signatures))
-            lines.append(f"{draft_path(work.where, name)} needs {lacks} more of the keys {', '.join(able)}")
+        if work.published and (role == "root" or not says):
+            says.insert(0, work.published.delegator(role))
+        # a new root is for those who trust the old one, too
+        demands = list(dict.fromkeys(demand for one in says if (demand := _demand(meta, role, one))))
+        which = ("old keys", "new keys") if len(demands) > 1 else ("keys",)
+        if demands:
+            needed = " and ".join(f"{lacks} more of the {keys} {', '.join(able)}"
+                                  for keys, (lacks, able) in zip(which, demands, strict=True))
+            lines.append(f"{draft_path(work.where, name)} needs {needed}")
     if not lines:
         return ("cannot publish yet: all is signed, but the online keys of snapshot and timestamp are not here; run "
                 "fussy-publish CHANNEL publish where they are, or name them with --key")

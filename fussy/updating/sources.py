@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fussy.errors import Unreachable, UntrustedChannel
-from fussy.updating.pace import Limits
+from fussy.updating.pace import Limits, Pace
 
 CHUNK = 1 << 16
 
@@ -59,7 +59,8 @@ class Source(Protocol):
 
 
 class Directory:
-    """A channel in a directory. What lies there may be anybody's: only regular files are opened."""
+    """A channel in a directory. What lies there may be anybody's: only regular files are opened. It may be a share of
+    the network, so it has to keep the same pace as a server."""
 
     def __init__(self, root: Path, limits: Limits) -> None:
         self.name = str(root)
@@ -88,8 +89,9 @@ class Directory:
 
     def _chunks(self, descriptor: int) -> Iterator[bytes]:
         try:
+            pace = Pace(self._limits)
             while chunk := os.read(descriptor, CHUNK):
-                self._limits.check()
+                pace.count(len(chunk))
                 yield chunk
         except OSError as error:
             what = "it was taken out" if error.errno in (errno.EIO, errno.ENODEV) else error.strerror

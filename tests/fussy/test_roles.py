@@ -109,6 +109,23 @@ def test_who_signs_elsewhere_sees_what_changes(made: Channel) -> None:
     assert made.role("root")["version"] == 2
 
 
+def test_a_new_root_says_which_old_and_which_new_keys_must_sign_it(tmp_path: Path, keys: Keys) -> None:
+    alice, bob = key(tmp_path, "alice"), key(tmp_path, "bob")
+    ids = {person: keyfiles.public_of(person.with_suffix(".pub"), str).keyid[:16] for person in (alice, bob)}
+    one = Channel(tmp_path, keys)
+    first = one.init(f"--role-key=root={alice}.pub", fails=60)
+    assert f"1.root.json needs 1 more of the keys {ids[alice]}; have" in first
+    one("sign", options=("--key", alice.with_suffix(".pem")))
+    one("publish")
+    second = one("rotate", "root", "--add", bob.with_suffix(".pub"), "--remove", ids[alice], fails=60)
+    assert f"2.root.json needs 1 more of the old keys {ids[alice]} and 1 more of the new keys {ids[bob]}; " in second
+    one("sign", options=("--key", bob.with_suffix(".pem")))
+    assert f"2.root.json needs 1 more of the keys {ids[alice]}; have" in one("publish", fails=60)
+    one("sign", options=("--key", alice.with_suffix(".pem")))
+    one("publish")
+    assert one.role("root")["version"] == 2
+
+
 def test_a_release_waits_until_a_second_person_has_signed_it(tmp_path: Path, keys: Keys) -> None:
     bob = key(tmp_path, "bob", phrase="secret")
     one = Channel(tmp_path, keys)

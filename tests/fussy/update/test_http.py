@@ -228,9 +228,11 @@ def test_proxies(server: Server, place: Path, tmp_path: Path, monkeypatch: pytes
                     sources.connect(asked, limits(), sources.Route(no_proxy))])
 
 
-def test_the_bandwidth_is_kept_to(server: Server, place: Path) -> None:
+@pytest.mark.parametrize("way", ["server", "directory"])
+def test_the_bandwidth_is_kept_to(server: Server, place: Path, tmp_path: Path, way: str) -> None:
+    """Also where the source is a directory: it may be a share of the network."""
     begun = time.monotonic()
-    whole(place, fetch(place, server.url, bandwidth=700_000))
+    whole(place, fetch(place, server.url if way == "server" else str(tmp_path / "channel"), bandwidth=700_000))
     assert time.monotonic() - begun > 1.2
 
 
