@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from fussy import keys as verbs
+from fussy import moments
 from fussy.commands import command
 from fussy.errors import SystemSetup
 
@@ -126,7 +126,7 @@ def describe(entry: verbs.Entry) -> str:
     role = "may sign" if entry.may_sign else "device's own" if entry.secret else "may not sign"
     if entry.key.fault:
         return f"{role}, but {entry.key.fault}"
-    return role + (time.strftime(", until %Y-%m-%d", time.gmtime(entry.key.expires)) if entry.key.expires else "")
+    return role + (f", until {moments.utc(entry.key.expires, 'day')}" if entry.key.expires else "")
 
 
 @command("channel")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import msgspec
 from fussy import check, enable, state, uptime
 from fussy import trial as trials
 from fussy.errors import SystemSetup
+from fussy.moments import utc
 from fussy.target import Target
 
 SETTINGS = Path("/etc/fussy/update.toml")
@@ -159,13 +160,13 @@ def lines(found: Status) -> Iterator[str]:
         yield f"floor     {found.floor}"
     if found.last:
         reason = f": {found.last.reason}" if found.last.reason else ""
-        yield f"last      {when(found.last.at)} {found.last.release} {found.last.outcome}{reason}"
+        yield f"last      {utc(found.last.at)} {found.last.release} {found.last.outcome}{reason}"
     if found.update:
         yield from _update_lines(found.update)
     if found.check:
-        yield f"check     {when(found.check.at)} {check.line(found.check)}"
+        yield f"check     {utc(found.check.at)} {check.line(found.check)}"
     for bad in found.bad:
-        yield f"bad       {when(bad.at)} {bad.release}: {bad.reason}"
+        yield f"bad       {utc(bad.at)} {bad.release}: {bad.reason}"
 
 
 def _waits(trial: OnTrial) -> str:
@@ -177,28 +178,16 @@ def _waits(trial: OnTrial) -> str:
 
 def _update_lines(update: Update) -> Iterator[str]:
     if update.at:
-        yield f"update    {when(update.at)} {update.outcome}: {update.line}"
+        yield f"update    {utc(update.at)} {update.outcome}: {update.line}"
     if update.checked:
-        yield f"checked   {when(update.checked)}"
+        yield f"checked   {utc(update.checked)}"
     if update.source:
         yield f"source    {update.source}"
     if update.held:
-        until = f" until {when(update.held_until)}" if update.held_until else ""
+        until = f" until {utc(update.held_until)}" if update.held_until else ""
         reason = f" ({update.hold_reason})" if update.hold_reason else ""
         yield f"hold      updates are held{until}{reason}; fussy hold --release ends that"
     if update.postponed:
-        yield f"postponed until {when(update.postponed)}"
+        yield f"postponed until {utc(update.postponed)}"
     if update.next_window:
-        yield f"window    {update.waiting or 'what comes'} may be installed from {when(update.next_window)}"
-
-
-def when(at: int) -> str:
-    """Return a Unix time as text; what no calendar has, as a number.
-
-    >>> when(0), when(10**18)
-    ('1970-01-01 00:00:00Z', '1000000000000000000')
-    """
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return str(at)
+        yield f"window    {update.waiting or 'what comes'} may be installed from {utc(update.next_window)}"

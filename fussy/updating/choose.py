@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from fussy import channel, manifest, preflight, versions, windows
+from fussy import channel, manifest, moments, preflight, versions, windows
 from fussy.channel import Offer
 from fussy.errors import Incompatible
 from fussy.updating.record import Outcome, Owner, current
@@ -131,11 +131,12 @@ def when(ways: list[Found], settings: Settings, owner: Owner, now: datetime, tim
     offer, owner = ways[0].offer, current(owner, int(now.timestamp()))
     name = named(offer)
     if owner.held:
-        until = f" until {_local(owner.held_until)}" if owner.held_until else ""
+        until = f" until {moments.local(owner.held_until)}" if owner.held_until else ""
         why = f" ({owner.reason})" if owner.reason else ""
         return Choice("held", f"{name} waits: the owner holds updates{until}{why}", ways, owner.held_until)
     if owner.postponed:
-        return Choice("postponed", f"{name} waits: postponed until {_local(owner.postponed)}", ways, owner.postponed)
+        until = moments.local(owner.postponed)
+        return Choice("postponed", f"{name} waits: postponed until {until}", ways, owner.postponed)
     if settings.mode == "notify":
         return Choice("notify-only", f"{name} is there: install it with fussy update --now", ways)
     window = settings.window or ("" if offer.security else offer.window)
@@ -147,9 +148,6 @@ def when(ways: list[Found], settings: Settings, owner: Owner, now: datetime, tim
         return Choice("outside-window", f"{name} waits for its window ({window}): the clock is not set", ways)
     if (opens := windows.opens(spans, now)) > now:
         opening = int(opens.timestamp())
-        return Choice("outside-window", f"{name} waits for its window, which opens {_local(opening)}", ways, opening)
+        line = f"{name} waits for its window, which opens {moments.local(opening)}"
+        return Choice("outside-window", line, ways, opening)
     return Choice("available", f"{name} is there", ways)
-
-
-def _local(time: int) -> str:
-    return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")

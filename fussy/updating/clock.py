@@ -17,6 +17,8 @@ believed. Versions and signatures need none. So:
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from fussy.moments import utc
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -44,7 +46,7 @@ class Clock:
         """What to say about a clock that is behind, or an empty text."""
         if not self.behind:
             return ""
-        return f"the clock shows {day(self.now)}, so expiry is judged as of {day(self.known)}"
+        return f"the clock shows {utc(self.now, 'day')}, so expiry is judged as of {utc(self.known, 'day')}"
 
 
 def newest_known(files: list[float], latest: float, checked: float) -> float:
@@ -54,12 +56,3 @@ def newest_known(files: list[float], latest: float, checked: float) -> float:
     :param checked: the clock at the last check that found everything valid
     """
     return max([checked, *(time for time in files if time <= latest)])
-
-
-def day(time: float) -> str:
-    """Return the UTC date of a Unix time.
-
-    >>> day(0)
-    '1970-01-01'
-    """
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import msgspec
 
-from fussy import __version__, manifest, state, versions
+from fussy import __version__, manifest, moments, state, versions
 from fussy.channel import Offer
 from fussy.errors import (
     BadBundle,
@@ -240,7 +240,7 @@ class Tasked(Run):
         if own.when_away == "stay" or not self.settings.sources or self.now - since < own.away_hours * 3600:
             raise error
         self.troubles.append(error)
-        self.note = f"the hawkBit server has been away since {datetime.fromtimestamp(since):%Y-%m-%d %H:%M}"
+        self.note = f"the hawkBit server has been away since {moments.local(since)}"
         return super()._update()
 
     # --- what became of the release -----------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from fussy import channel, disk
+from fussy import channel, disk, moments
 from fussy.errors import BadBundle, NoSpace, SystemSetup, UntrustedChannel, full, is_full
 from fussy.updating import sources
 from fussy.updating.choose import Found
-from fussy.updating.clock import Clock, day
+from fussy.updating.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def _check_expiry(described: dict[str, Any], clock: Clock) -> None:
 
 
 def _expired(what: str, clock: Clock) -> str:
-    shown = f"; {clock.note()}" if clock.behind else f"; the clock shows {day(clock.now)}"
+    shown = f"; {clock.note()}" if clock.behind else f"; the clock shows {moments.utc(clock.now, 'day')}"
     return (f"{what} has expired{shown}. If that is wrong, set the clock; if not, the publisher does not refresh the "
             "channel, or the source holds newer metadata back (freeze attack)")
 

@@ -4,12 +4,12 @@ import random
 import sys
 import time
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fussy import moments
 from fussy.commands import KEYRING, TARGET, command, start_logging
 from fussy.trust import printable
 
@@ -116,7 +116,7 @@ def log_command(target: Path, lines: int, as_json: bool) -> None:
         if as_json:
             click.echo(msgspec.json.encode(event))
         else:
-            click.echo(f"{_local(event.at)}  {event.outcome:14} {printable(event.line)}")
+            click.echo(f"{moments.local(event.at)}  {event.outcome:14} {printable(event.line)}")
 
 
 @command("hold")
@@ -151,15 +151,11 @@ def postpone_command(days: float, target: Path) -> None:
 
 def _say(owner: "Owner") -> None:
     if owner.held:
-        click.echo(f"updates are held{f' until {_local(owner.held_until)}' if owner.held_until else ''}")
+        click.echo(f"updates are held{f' until {moments.local(owner.held_until)}' if owner.held_until else ''}")
     elif owner.postponed:
-        click.echo(f"updates are postponed until {_local(owner.postponed)}")
+        click.echo(f"updates are postponed until {moments.local(owner.postponed)}")
     else:
         click.echo("updates go on")
-
-
-def _local(time: int) -> str:
-    return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")
 
 
 def main() -> None:

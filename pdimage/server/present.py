@@ -5,13 +5,13 @@ distribution-wide addresses the query ``distro`` chooses another than the first.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 import fussy
+from fussy.moments import utc
 from pdimage.server import answers, asking, names
 from pdimage.server.catalogue import Catalogue, Distro, Version
 from pdimage.server.desk import Desk
@@ -135,7 +135,7 @@ class Present:
 
     async def errors(self, request: Request) -> Response:
         """List the builds that failed last, as text."""
-        lines = [f"{datetime.fromtimestamp(one['date'], UTC):%Y-%m-%d %H:%M:%SZ} {one['request_hash']} "
+        lines = [f"{utc(one['date'])} {one['request_hash']} "
                  f"{one['distro']} {one['version']} {one['target']} {one['profile']}: {one['error']}\n"
                  for one in await in_thread(self.desk.images.failures, 100)]
         return Response("".join(lines) or "no errors\n", media_type="text/plain")

@@ -12,6 +12,7 @@ import urllib3
 
 from tests.paradrop.process import Daemon, running
 from tests.registry.conftest import Person
+from tests.server.parts import free_port
 from tests.server.serverprocess import Server
 
 
@@ -24,13 +25,13 @@ class Field:
     place: Path
     undo: ExitStack
 
-    def router(self, name: str, port: int, **settings: str) -> Daemon:
-        """Start the daemon of a router, whose files lie in a directory of this name."""
+    def router(self, name: str, **settings: str) -> Daemon:
+        """Start the daemon of a router, whose files lie in a directory of this name, on a free port."""
         home = self.place / name
         home.mkdir(exist_ok=True)
         daemon = Daemon(home, settings={
-            "PDFCD_PORT": str(port), "FIRMWARE_TARGET": f"{home}/firmware", "FIRMWARE_KEYRING": f"{home}/fussy/keys",
-            "FIRMWARE_SETTINGS": f"{home}/fussy/update.toml", **settings})
+            "PDFCD_PORT": str(free_port()), "FIRMWARE_TARGET": f"{home}/firmware",
+            "FIRMWARE_KEYRING": f"{home}/fussy/keys", "FIRMWARE_SETTINGS": f"{home}/fussy/update.toml", **settings})
         self.undo.enter_context(running(daemon))
         return daemon
 

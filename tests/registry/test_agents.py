@@ -13,6 +13,7 @@ import pytest
 from fussy.updating import history
 from tests.registry.conftest import AMPLE, Person, register
 from tests.registry.field import Field, ask, state, until
+from tests.server.parts import free_port
 from tests.server.serverprocess import Server
 
 
@@ -20,7 +21,8 @@ from tests.server.serverprocess import Server
 def joe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     """Somebody on a server; each test has routers of its own."""
     place = tmp_path_factory.mktemp("agents")
-    server = Server(place / "data", {**AMPLE, "name_length": 3, "link_seconds": 1.0, "listen": "127.0.0.1:14500"})
+    server = Server(place / "data", {
+        **AMPLE, "name_length": 3, "link_seconds": 1.0, "listen": f"127.0.0.1:{free_port()}"})
     server.start("--no-worker")
     yield register(server, "joe")
     server.close()
@@ -33,11 +35,11 @@ def field(joe: Person, tmp_path: Path) -> Iterator[Field]:
 
 
 def test_a_copied_disk_and_a_deleted_router(field: Field) -> None:
-    first = field.router("first", 14501)
+    first = field.router("first")
     assert field.provision(first, "aardvark")["pdid"] == "pd.joe.aardvark"
     until(lambda: field.shown("aardvark")["awake"])
     shutil.copytree(first.home / "lib", field.place / "second/lib")
-    second = field.router("second", 14502)
+    second = field.router("second")
     until(lambda: state(second) == "clone")
     assert ask(second, "GET", "/api/v1/identity")["line"] == \
         "Another router uses this identity: provision this one again."
@@ -52,7 +54,7 @@ def test_a_copied_disk_and_a_deleted_router(field: Field) -> None:
 
 @pytest.mark.slow
 def test_what_happened_while_the_server_was_away(field: Field) -> None:
-    daemon = field.router("router", 14503)
+    daemon = field.router("router")
     update = daemon.home / "firmware/.fussy/update"
     update.mkdir(parents=True)
     field.provision(daemon, "lemur", again=True)

@@ -97,7 +97,7 @@ def test_it_stops_when_too_many_fail(joe: Person, release: str) -> None:
     assert reached[1].say("closed", "failure", "reverted: the radio is dead") == 200
     stopped = joe.get(f"/rollouts/{number}").body
     assert (stopped["state"], stopped["reason"]) == (
-        "stopped", "2 of the 2 routers of step 1 that are through failed, which is more than 20 %")
+        "stopped", "2 of the 2 routers of step 1 that are through failed, which is more than 20 %; asked to let go: 4")
     assert counts(joe, number) == {"failed": 2, "cancelling": 4}
     assert not any(device.install() for device in devices)
     # one lets go, for one it is too late, and one says how it ended without a look at the server
@@ -127,11 +127,14 @@ def test_pause_resume_and_cancel(joe: Person, release: str) -> None:
     assert joe.post(f"/rollouts/{number}/resume").body["state"] == "running"
     assert devices[1].fetch()
     cancelled = joe.post(f"/rollouts/{number}/cancel").body
-    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", f"by {joe.name}")
+    assert (cancelled["state"], cancelled["reason"]) == (
+        "cancelled", f"by {joe.name}; not begun: 2, asked to let go: 1")
     assert counts(joe, number) == {"done": 1, "cancelling": 1, "cancelled": 2}
     assert devices[2].fetch() is None
     assert devices[1].say("canceled", to="cancelAction") == 200
     assert counts(joe, number) == {"done": 1, "cancelled": 3}
+    assert sorted(router["reason"] for router in joe.get(f"/rollouts/{number}/routers").body["routers"]) == [
+        "", "it let go", "the roll-out was cancelled", "the roll-out was cancelled"]
 
 
 def test_routers_that_never_let_go_are_not_waited_for(joe: Person, release: str) -> None:

@@ -36,12 +36,13 @@ def test_from_registering_to_a_router_that_is_awake(window: Window, server: Serv
     window.press("Provision it")
     window.look("fleet-provision")
     secret = window.page.inner_text(".good code")
+    port = free_port()
     router = Daemon(tmp_path, settings={
-        "PDFCD_PORT": "18472", "FIRMWARE_TARGET": f"{tmp_path}/opt", "FIRMWARE_KEYRING": f"{tmp_path}/keys",
+        "PDFCD_PORT": str(port), "FIRMWARE_TARGET": f"{tmp_path}/opt", "FIRMWARE_KEYRING": f"{tmp_path}/keys",
         "FIRMWARE_SETTINGS": f"{tmp_path}/update.toml"})
     with running(router):
         token = (tmp_path / "run/api/token").read_text().strip()
-        done = urllib3.request("POST", "http://127.0.0.1:18472/api/v1/provision", json={
+        done = urllib3.request("POST", f"http://127.0.0.1:{port}/api/v1/provision", json={
             "server": server.url, "secret": secret}, headers={"Authorization": f"Bearer {token}"}, timeout=60)
         assert done.status == 200, done.data
         end = time.monotonic() + 60
@@ -72,11 +73,11 @@ def test_a_clone_is_shown_and_seen_to_and_a_router_put_into_a_group(
     zoe = register(server, "zoe")
     with ExitStack() as undo:
         field = Field(server, zoe, tmp_path, undo)
-        first = field.router("first", free_port())
+        first = field.router("first")
         field.provision(first, "aardvark")
         until(lambda: field.shown("aardvark")["awake"])
         shutil.copytree(first.home / "lib", tmp_path / "second/lib")
-        second = field.router("second", free_port())
+        second = field.router("second")
         until(lambda: state(second) == "clone")
         window.log_in("zoe", PASSWORD)
         incident = window.page.inner_text("p.problem")
@@ -166,7 +167,8 @@ def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, p
     plain.page.click(f"[aria-label='Do not wait for pd.ann.{late[0].name}']")
     assert "ann did not wait for its word" in plain.text()
     plain.press("Wait for none of them")
-    assert "asked to let go" not in plain.text()
+    assert "Cancelled by ann; asked to let go: 2." in plain.text()
+    assert plain.page.inner_text(".numbers").split("\n")[-2:] == ["2", "cancelled"]
     assert plain.page.locator("main button").count() == 0
 
 

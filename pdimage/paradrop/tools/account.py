@@ -4,13 +4,13 @@ A password is asked for, or comes from PARADROP_PASSWORD; it is never an argumen
 """
 
 import os
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from fussy.commands import Command
+from fussy.moments import utc
 from paradrop.backend.pdfcd.apiutils import isLoopback
 from paradrop.tools import server, show
 from paradrop.tools.client import segment
@@ -114,7 +114,7 @@ def tokens() -> None:
 def list_tokens(context: click.Context, as_json: bool) -> None:
     """List the logins and tokens of the account."""
     found = server.client(_account(context)).ask("GET", "/tokens")["tokens"]
-    rows = [{**token, "reads only": "yes" if token["read"] else "no", "until": _day(token["expires"])}
+    rows = [{**token, "reads only": "yes" if token["read"] else "no", "until": utc(token["expires"], "day")}
             for token in found]
     click.echo(show.as_json(found) if as_json else show.table(rows, "id", "kind", "label", "reads only", "until"))
 
@@ -167,7 +167,7 @@ def _confirm(fingerprint: str, why: str) -> bool:
 def _log_in(known: server.Known, name: str, password: str) -> None:
     answer: dict[str, Any] = server.client(known).ask("POST", "/login", {"name": name, "password": password})
     server.keep(server.Known(known.url, known.certificate, answer["name"], answer["token"]))
-    click.echo(f"Logged in as {answer['name']} ({answer['role']}) until {_day(answer['expires'])}")
+    click.echo(f"Logged in as {answer['name']} ({answer['role']}) until {utc(answer['expires'], 'day')}")
 
 
 def _secret(what: str, variable: str) -> str:
@@ -177,7 +177,3 @@ def _secret(what: str, variable: str) -> str:
 def _new_password() -> str:
     return os.environ.get("PARADROP_PASSWORD") or str(click.prompt(
         "New password", hide_input=True, confirmation_prompt=True))
-
-
-def _day(when: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(when))

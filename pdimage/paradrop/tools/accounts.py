@@ -3,12 +3,12 @@
 Whoever has the server's own directory has ``pdimage accounts`` for the same, without an account.
 """
 
-import time
 from typing import Any
 
 import click
 
 from fussy.commands import Command
+from fussy.moments import utc
 from paradrop.tools import server, show
 from paradrop.tools.client import Client, segment
 
@@ -29,7 +29,7 @@ def accounts() -> None:
 def list_accounts(context: click.Context, as_json: bool) -> None:
     """List the accounts."""
     found = _client(context).ask("GET", "/accounts")["accounts"]
-    rows = [{**one, "made": _time(one["made"]), "state": _state(one) or None} for one in found]
+    rows = [{**one, "made": utc(one["made"], "minute"), "state": _state(one) or None} for one in found]
     click.echo(show.as_json(found) if as_json else show.table(rows, "name", "role", "made", "state"))
 
 
@@ -61,7 +61,7 @@ def _code(verb: str, text: str) -> None:
     @click.pass_context
     def command(context: click.Context, name: str) -> None:
         made = _client(context).ask("POST", f"/accounts/{segment(name)}/{verb}")
-        click.echo(f"{made['code']}  (until {_time(made['expires'])})")
+        click.echo(f"{made['code']}  (until {utc(made['expires'], 'minute')})")
 
     command.__doc__ = text
     accounts.command(verb, cls=Command)(command)
@@ -88,7 +88,7 @@ def delete(context: click.Context, name: str) -> None:
 def audit(context: click.Context, lines: int, as_json: bool) -> None:
     """Show who changed what, the newest first: of the account, or of all for who may see them."""
     found = _client(context).ask("GET", f"/audit?limit={lines}")["entries"]
-    rows = [{**one, "when": _time(one["time"]), "from": one["address"] or None, "of": one["subject"],
+    rows = [{**one, "when": utc(one["time"], "minute"), "from": one["address"] or None, "of": one["subject"],
              "what": one["action"] + (f": {one['text']}" if one["text"] else "")} for one in found]
     click.echo(show.as_json(found) if as_json else show.table(rows, "when", "who", "from", "of", "what"))
 
@@ -108,7 +108,3 @@ def _change(context: click.Context, name: str, wanted: dict[str, Any]) -> None:
 
 def _state(account: dict[str, Any]) -> str:
     return ", ".join(word for word in ("locked", "invited") if account[word])
-
-
-def _time(when: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(when))

@@ -1,12 +1,12 @@
 """``paradrop fleet``: groups of routers, how they are, and roll-outs of releases to them, on the server."""
 
 import time
-from datetime import datetime
 from typing import Any
 
 import click
 
 from fussy.commands import Command
+from fussy.moments import utc
 from paradrop.tools import server, show
 from paradrop.tools.client import Client, segment
 from paradrop.tools.errors import ToolError
@@ -219,20 +219,27 @@ def described(one: dict[str, Any]) -> str:
     """Return a roll-out as text for people."""
     whom = f"group {one['account']}.{one['group']}" if one["group"] else f"all routers of {one['account']}"
     lines = [f"roll-out {one['id']}: {one['title']} {one['version']} to {whom}".replace("  ", " "),
-             f"{one['state']}{': ' + one['reason'] if one['reason'] else ''}",
+             _state(one["state"], one["reason"]),
              f"step {one['step'] + 1} of {one['steps']} ({_percents(one['plan']['steps'])} %); routers: "
              f"{counted(one['counts'])}"]
     if one["window"]:
         lines.append(f"installed in {one['window']} ({one['zone'] or 'time of the server'})")
-    lines.append(f"made {_time(one['made'])} by {one['made_by']}"
-                 + (f", approved by {one['approved_by']}" if one["approved_by"] else ""))
+    lines.append(f"made {utc(one['made'], 'minute')} by {one['made_by']}"
+                 + (f", approved by {one['approved_by']}" if one["approved_by"] else "")
+                 + (f", ended {utc(one['ended'], 'minute')}" if one["ended"] else ""))
     return "\n".join(lines)
+
+
+def _state(state: str, reason: str) -> str:
+    """Return a roll-out's state with its reason: who ended it, or why it ended by itself."""
+    return f"{state}{'' if reason.startswith('by ') or not reason else ':'} {reason}".rstrip()
 
 
 def standing(routers: list[dict[str, Any]]) -> str:
     """Return how routers are, as a table."""
     rows = [{"router": one["pdid"], "group": one["group"] or None, "awake": "yes" if one["awake"] else "no",
-             "last there": _time(one["seen"]), "runs": f"{one['release']} {one['version']}".strip() or None,
+             "last there": utc(one["seen"], "minute") if one["seen"] else None,
+             "runs": f"{one['release']} {one['version']}".strip() or None,
              "last update": _last(one)} for one in routers]
     return show.table(rows, "router", "group", "awake", "last there", "runs", "last update")
 
@@ -247,10 +254,6 @@ def _last(one: dict[str, Any]) -> str | None:
 
 def _percents(steps: list[float]) -> str:
     return ", ".join(f"{step:g}" for step in steps)
-
-
-def _time(when: float | None) -> str | None:
-    return datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M") if when else None
 
 
 def _routers(client: Client, number: int) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The commands for the routers of an account: give a device its identity, list them, follow a router's log."""
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 from fussy.commands import Command
+from fussy.moments import utc
 from paradrop.tools import server, show, tokens
 from paradrop.tools.client import Client, router_at, segment
 from paradrop.tools.onrouter import directly, host, port, through_server
@@ -96,7 +96,7 @@ def _presence(router: dict[str, Any]) -> str:
     if router["provisioned"] is None:
         return "not provisioned"
     seen = router["seen"]
-    return "asleep" + (f" since {time.strftime('%Y-%m-%d %H:%M', time.localtime(seen))}" if seen else "")
+    return "asleep" + (f" since {utc(seen, 'minute')}" if seen else "")
 
 
 def _outcome(outcome: dict[str, Any] | None) -> str:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
+from fussy.moments import utc
 from paradrop.lib.utils import ucitext
 
 
@@ -59,8 +59,7 @@ def configuration(sections: list[dict[str, Any]]) -> str:
 def log_line(line: str) -> str:
     """Return a record of the daemon's log, which comes as JSON, as a line."""
     record = json.loads(line)
-    when = datetime.fromtimestamp(record["time"]).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{when} {record['level']} {record['module']}: {record['message']}"
+    return f"{utc(record['time'])} {record['level']} {record['module']}: {record['message']}"
 
 
 def _section(section: Mapping[str, Any]) -> ucitext.Section:

@@ -12,6 +12,9 @@ from pdimage.server.registry.permissions import ROLES
 
 # How long a token may be good that is made here, in days.
 DAYS = {7: "a week", 30: "a month", 365: "a year", 3650: "ten years"}
+_DELETED = ("Its logins and tokens, its groups and its roll-outs go with it. An account that has routers is not "
+            "deleted: they carry its name, so delete them first, and provision the devices again as routers of whoever "
+            "takes them over.")
 
 
 class AccountPages:
@@ -64,7 +67,9 @@ class AccountPages:
         if what == "reset":
             return await self._one(visit, await self.api.ask(visit.request, "POST", f"{_account(name)}/reset"))
         if what == "delete" and visit.field("sure") != "yes":
-            return display("fleet_account_delete.html", visit.caller, name=(await self._find(visit))["name"])
+            name = (await self._find(visit))["name"]
+            return display("fleet_delete.html", visit.caller, here="/fleet/accounts",
+                           address=f"/fleet/accounts/{name}", what=f"the account {name}", means=_DELETED)
         if what == "delete":
             await self.api.ask(visit.request, "DELETE", _account(name))
             return go("/fleet/accounts")

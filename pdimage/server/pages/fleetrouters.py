@@ -7,12 +7,15 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
+from fussy.moments import utc
 from pdimage.server.pages.fleetdoor import Door, Visit, display, go
-from pdimage.server.pages.showing import first, moment, query
+from pdimage.server.pages.showing import first, query
 from pdimage.server.refusals import Refused
 
 LINES = 100
 AUDIT = 100
+_DELETED = ("The server forgets it and does not let it in any more. The router goes on by itself, and follows its "
+            "channel. To come back it must be made and provisioned again.")
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -86,7 +89,8 @@ class RouterPages:
             secret = await self.api.ask(visit.request, "POST", f"{_router(name)}/provision")
             return await self._show(visit, secret)
         if what == "delete" and visit.field("sure") != "yes":
-            return display("fleet_delete.html", visit.caller, pdid=name)
+            return display("fleet_delete.html", visit.caller, here="/fleet", address=f"/fleet/routers/{quote(name)}",
+                           what=name, means=_DELETED)
         if what == "delete":
             await self.api.ask(visit.request, "DELETE", _router(name))
             return go("/fleet")
@@ -167,7 +171,7 @@ def _readable(text: bytes) -> str:
     for line in text.splitlines():
         try:
             found = msgspec.json.decode(line)
-            lines.append(f"{moment(float(found['time']))}  {found['level']:7} {found['message']}")
+            lines.append(f"{utc(float(found['time']))}  {found['level']:7} {found['message']}")
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, OverflowError, OSError):
             lines.append(line.decode(errors="replace"))
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
 import fussy
+from fussy.moments import utc
 from pdimage.server.http import body
 from pdimage.server.refusals import Refused, bad, unavailable
 from pdimage.server.settings import Settings
@@ -107,15 +107,6 @@ def size(number: float) -> str:
     return f"{number / 1000:.1f} GB"
 
 
-def moment(seconds: float) -> str:
-    """Return a time (Unix seconds) for people, in UTC.
-
-    >>> moment(1795975200)
-    '2026-11-29 18:00:00 UTC'
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def ago(seconds: float) -> str:
     """Return how long ago a time (Unix seconds) was, in its largest unit."""
     left = max(0, int(time.time() - seconds))
@@ -133,5 +124,5 @@ def outcome(told: Any) -> str:
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE / "templates"), undefined=jinja2.StrictUndefined, autoescape=True,
     trim_blocks=True, lstrip_blocks=True)
-_TEMPLATES.filters |= {"size": size, "moment": moment, "ago": ago, "outcome": outcome}
+_TEMPLATES.filters |= {"size": size, "moment": utc, "ago": ago, "outcome": outcome}
 _TEMPLATES.globals["server_version"] = fussy.__version__

@@ -6,7 +6,6 @@ The first administrator is made so; he can lead the others through the API.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import click
 
 from fussy.commands import Command
 from fussy.errors import FussyError
+from fussy.moments import utc
 from pdimage.server.cli import config_option, data_option, read_settings
 from pdimage.server.registry.permissions import ROLES, Role
 
@@ -55,7 +55,7 @@ def list_all(config: Path | None, data: str | None) -> None:
     with _accounts(config, data) as accounts:
         for account in accounts.all():
             state = "  locked" * account.locked + "  invited" * account.invited
-            click.echo(f"{account.name:32}  {account.role:8}  {_moment(account.made)}{state}")
+            click.echo(f"{account.name:32}  {account.role:8}  {utc(account.made, 'minute')}{state}")
 
 
 @accounts_group.command("role", cls=Command)
@@ -109,7 +109,7 @@ def reset(config: Path | None, data: str | None, name: str) -> None:
 
     with _accounts(config, data) as accounts:
         code, until = accounts.new_code(name, SERVER)
-    click.echo(f"{code}  (until {_moment(until)})")
+    click.echo(f"{code}  (until {utc(until, 'minute')})")
 
 
 @accounts_group.command("invite", cls=Command)
@@ -123,7 +123,7 @@ def invite(config: Path | None, data: str | None, name: str) -> None:
 
     with _accounts(config, data) as accounts:
         code, until = accounts.invite(check_name(name, accounts.settings), SERVER)
-    click.echo(f"{code}  (until {_moment(until)})")
+    click.echo(f"{code}  (until {utc(until, 'minute')})")
 
 
 def _change(config: Path | None, data: str | None, name: str, *, role: Role | None = None, locked: bool | None = None,
@@ -152,7 +152,3 @@ def _accounts(config: Path | None, data: str | None) -> "Iterator[Accounts]":
         raise FussyError(f"cannot do that: {error.error}") from error
     finally:
         engine.dispose()
-
-
-def _moment(when: float) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%MZ")

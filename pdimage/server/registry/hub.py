@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import msgspec
 import sqlalchemy as sa
 
+from fussy import moments
 from paradrop.backend.link.messages import (
     BUSY,
     CLONE,
@@ -213,7 +214,7 @@ class Hub:
         return "free"
 
     async def _incident(self, new: Newcomer, old: Link, whom: str) -> None:
-        at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        at = moments.utc(time.time())
         text = (f"two routers use this identity, at {old.address} and at {new.address} (seen {at}); {whom} was told "
                 "to be provisioned again")
         log.warning("%s: %s", new.pdid, text)

@@ -17,12 +17,12 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import select
 
+from fussy.moments import utc
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.accounts import digest
 from pdimage.server.registry.audit import Audit, Who
@@ -102,7 +102,7 @@ class Provisioning:
                 return self._answer(connection, row, row.certificate)
             self._check_time(row)
             if row.certificate and not order.again:
-                raise Refused(409, f"{row.pdid} is provisioned already, since {_day(row.provisioned)}; to give "
+                raise Refused(409, f"{row.pdid} is provisioned already, since {utc(row.provisioned, 'day')}; to give "
                                    "its name to this device, provision again (--again)", state="provisioned")
             self._leave_others(connection, row, order)
             if row.certificate and row.machine != order.machine:
@@ -119,7 +119,7 @@ class Provisioning:
         now = self.clock()
         if not abs(order.clock - now) <= CLOCK_SECONDS:
             raise Refused(409, f"the device's clock is off by {_span(abs(order.clock - now))}: it says "
-                               f"{_moment(order.clock)}, and it is {_moment(now)}; set it, then provision again",
+                               f"{utc(order.clock)}, and it is {utc(now)}; set it, then provision again",
                           state="clock", time=now)
 
     def _check_time(self, row: Any) -> None:
@@ -150,18 +150,6 @@ class Provisioning:
         token = secrets.token_urlsafe(24)
         connection.execute(sa.update(routers).where(routers.c.pdid == row.pdid).values(update_token=digest(token)))
         return Provisioned(row.pdid, row.account, row.name, certificate, token)
-
-
-def _day(when: float | None) -> str:
-    return datetime.fromtimestamp(when or 0, UTC).strftime("%Y-%m-%d")
-
-
-def _moment(when: float) -> str:
-    """Return a time for people; a clock may say anything."""
-    try:
-        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"{when:g}"
 
 
 def _span(seconds: float) -> str:

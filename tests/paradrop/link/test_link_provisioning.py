@@ -254,7 +254,7 @@ def test_a_certificate_that_the_clock_does_not_believe(home: Path) -> None:
                                   **os.environ, "SSL_CERT_FILE": str(authority_file), "TZ": "UTC",
                                   "CONFIG_HOME_DIR": str(home / "lib"), "FIRMWARE_SETTINGS": str(home / "none")})
     assert done.stdout.strip().endswith("its certificate has expired by this router's clock, which shows "
-                                        "2100-01-01 00:00 UTC; one of them is wrong"), done.stdout + done.stderr
+                                        "2100-01-01 00:00Z; one of them is wrong"), done.stdout + done.stderr
     assert registry.asked == []
 
 

@@ -7,17 +7,20 @@ from pathlib import Path
 import urllib3
 from process import Daemon, running
 
+from tests.server.parts import free_port
+
 PASSWORD = "correct horse"
 
 
 def test_without_a_firmware_the_page_says_so_and_the_daemon_stays_small(tmp_path: Path) -> None:
     (tmp_path / "opt").mkdir()
+    port = free_port()
     daemon = Daemon(tmp_path, settings={
-        "PDFCD_PORT": "18473", "FIRMWARE_TARGET": f"{tmp_path}/opt", "FIRMWARE_SETTINGS": f"{tmp_path}/update.toml",
+        "PDFCD_PORT": str(port), "FIRMWARE_TARGET": f"{tmp_path}/opt", "FIRMWARE_SETTINGS": f"{tmp_path}/update.toml",
         "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
     with running(daemon):
         pool = urllib3.PoolManager(retries=False, timeout=30)
-        url = "http://127.0.0.1:18473"
+        url = f"http://127.0.0.1:{port}"
         before = daemon.memory()
         first = pool.request("POST", url + "/first", fields={"name": "admin", "password": PASSWORD, "again": PASSWORD},
                              encode_multipart=False, redirect=False)

@@ -11,6 +11,7 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from fussy.moments import utc
 from paradrop.backend.link import tls
 from paradrop.lib.errors import ParadropError
 
@@ -111,7 +112,8 @@ def _wrong_clock(date: str) -> str:
     here = time.time()
     if abs(here - there) < CLOCK_SECONDS:
         return ""
-    return f"this router's clock shows {tls.clock(here)}, the server's {tls.clock(there)}; set the clock and try again"
+    return (f"this router's clock shows {utc(here, 'minute')}, the server's {utc(there, 'minute')}; set the clock and "
+            "try again")
 
 
 def _refusal(status: int, content: bytes) -> str:

@@ -7,10 +7,10 @@ must vouch for it: the system's, or the one that provisioning gave.
 import hashlib
 import ssl
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import fussy
+from fussy.moments import utc
 
 _NOT_YET_VALID, _EXPIRED = 9, 10
 # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
@@ -60,14 +60,5 @@ def reason(error: ssl.SSLError) -> str:
     if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
         what = "is not valid yet" if error.verify_code == _NOT_YET_VALID else "has expired"
         hint = "set the clock" if time.time() < Path(fussy.__file__).stat().st_mtime else "one of them is wrong"
-        return f"its certificate {what} by this router's clock, which shows {clock(time.time())}; {hint}"
+        return f"its certificate {what} by this router's clock, which shows {utc(time.time(), 'minute')}; {hint}"
     return f"nobody vouches for its certificate ({error.verify_message})"
-
-
-def clock(seconds: float) -> str:
-    """Return a time (Unix seconds) as people read it.
-
-    >>> clock(0)
-    '1970-01-01 00:00 UTC'
-    """
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -4,11 +4,12 @@ from typing import Any
 
 from starlette.responses import Response
 
+from fussy.moments import local
 from paradrop.backend.fc import factory
 from paradrop.backend.link import linkstate
 from paradrop.backend.pages import sessions
 from paradrop.backend.pages.overview import pdid
-from paradrop.backend.pages.showing import go, moment, show
+from paradrop.backend.pages.showing import go, show
 from paradrop.backend.pages.visit import Visit
 from paradrop.backend.pdfcd.problems import Problem
 from paradrop.lib import settings
@@ -21,7 +22,7 @@ LINES = 100
 def show_router(visit: Visit, status: int = 200, mistake: str = "") -> Response:
     """Show the router."""
     journal = visit.rest.journal.getLogsSince(0)[-LINES:] if visit.may("operator") else []
-    text = "\n".join(f"{moment(one['time'])}  {one['level']:7} {one['message']}" for one in journal)
+    text = "\n".join(f"{local(one['time'])}  {one['level']:7} {one['message']}" for one in journal)
     return show(visit, "router.html", status, part="part" in visit.query, pdid=pdid(), link=linkstate.read(), log=text,
                 reset=factory.decided(), mistake=mistake, done="password" in visit.query)
 

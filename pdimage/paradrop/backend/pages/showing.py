@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import fussy
+from fussy import moments
 from paradrop.backend.pages.visit import Visit, form_key
 
 HERE = Path(__file__).parent
@@ -49,14 +49,6 @@ def ago(seconds: float) -> str:
     return " ".join(parts[:2]) or f"{left} second{'s' * (left != 1)}"
 
 
-def moment(seconds: float) -> str:
-    """Return a time (Unix seconds) for people, by the router's clock and zone; what no calendar has, as a number."""
-    try:
-        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    except (OverflowError, ValueError, OSError):
-        return str(seconds)
-
-
 def since(seconds: float) -> str:
     """Return how long ago a time (Unix seconds) was."""
     return ago(time.time() - seconds)
@@ -77,5 +69,5 @@ def amount(number: float) -> str:
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE / "templates"), undefined=jinja2.StrictUndefined, autoescape=True,
     trim_blocks=True, lstrip_blocks=True)
-_TEMPLATES.filters |= {"ago": ago, "moment": moment, "since": since, "amount": amount}
+_TEMPLATES.filters |= {"ago": ago, "moment": moments.local, "since": since, "amount": amount}
 _TEMPLATES.globals["version"] = fussy.__version__

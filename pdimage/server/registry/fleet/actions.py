@@ -196,7 +196,8 @@ def _write(connection: sa.Connection, row: Any, state: ActionState, lines: Seque
     messages = [*msgspec.json.decode(row.messages), *said][-_MESSAGES:]
     ended = state in _ENDS.values()
     # the first line of an end says how it ended; while it goes on, the last one says what goes on
-    reason = (said[0] if ended or state == "held" else said[-1]) if said else "" if state != row.state else row.reason
+    silent = "it let go" if state == "cancelled" else "" if state != row.state else row.reason
+    reason = (said[0] if ended or state == "held" else said[-1]) if said else silent
     connection.execute(sa.update(actions).where(actions.c.id == row.id).values(
         state=state, reason=reason, messages=msgspec.json.encode(messages).decode(), changed=now,
         ended=now if ended else None))

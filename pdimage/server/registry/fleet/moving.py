@@ -118,8 +118,8 @@ def move(connection: sa.Connection, there: Lock, audit: Audit, now: float) -> li
             return woken
         decision = decide(there.plan, there.step, there.since, count(connection, there.id), missing, now)
         if decision.what == "stop":
-            end(connection, there, "stop", decision.reason, now)
-            audit.note(connection, SERVER, "rollout.stop", there.account, str(there.id), decision.reason)
+            reason = end(connection, there, "stop", decision.reason, now)
+            audit.note(connection, SERVER, "rollout.stop", there.account, str(there.id), reason)
             return []
         if there.state == "paused" or not decision.what:
             return woken
@@ -131,14 +131,27 @@ def move(connection: sa.Connection, there: Lock, audit: Audit, now: float) -> li
         connection.execute(sa.update(rollouts).where(rollouts.c.id == there.id).values(step=there.step, since=now))
 
 
-def end(connection: sa.Connection, there: Lock, event: Event, reason: str, now: float) -> None:
-    """Stop or cancel a roll-out: what was not begun never is, and devices at work are asked to let go."""
-    _become(connection, there, event, reason, now)
+def end(connection: sa.Connection, there: Lock, event: Event, reason: str, now: float) -> str:
+    """Stop or cancel a roll-out: what was not begun never is, and devices at work are asked to let go. Return the
+    reason with what that meant."""
     mine = actions.c.rollout == there.id
-    connection.execute(sa.update(actions).where(mine, actions.c.state == "waiting").values(
-        state="cancelled", reason=f"the roll-out was {ROLLOUT[there.state, event]}", changed=now, ended=now))
-    connection.execute(sa.update(actions).where(mine, actions.c.state.in_(("running", "held"))).values(
-        state="cancelling", changed=now))
+    never = connection.execute(sa.update(actions).where(mine, actions.c.state == "waiting").values(
+        state="cancelled", reason=f"the roll-out was {ROLLOUT[there.state, event]}", changed=now, ended=now)).rowcount
+    begun = connection.execute(sa.update(actions).where(mine, actions.c.state.in_(("running", "held"))).values(
+        state="cancelling", changed=now)).rowcount
+    reason += aftermath(never, begun)
+    _become(connection, there, event, reason, now)
+    return reason
+
+
+def aftermath(never: int, begun: int) -> str:
+    """Return what the end of a roll-out means for routers that had not begun with it, and for those that had.
+
+    >>> aftermath(2, 0), aftermath(1, 3), aftermath(0, 0)
+    ('; not begun: 2', '; not begun: 1, asked to let go: 3', '')
+    """
+    parts = [f"{what}: {many}" for what, many in (("not begun", never), ("asked to let go", begun)) if many]
+    return f"; {', '.join(parts)}" if parts else ""
 
 
 def _become(connection: sa.Connection, there: Lock, event: Event, reason: str, now: float) -> Lock:
