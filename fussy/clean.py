@@ -8,10 +8,11 @@ from fussy import checked, disk, recycle, state
 from fussy.target import Target
 
 
-def clean(target: Target, protected: Iterable[str | Path] = ()) -> list[str]:
+def clean(target: Target, protected: Iterable[str | Path] = (), *, spare: bool = True) -> list[str]:
     """Delete all names in the locked TARGET that nothing needs; return them, sorted.
 
-    Of the youngest release among them is kept, out of sight, what the next one can be made of (see fussy.recycle).
+    Of the youngest release among them is kept, out of sight, what the next one can be made of (see fussy.recycle);
+    without SPARE not even that, nor what is kept already.
     """
     # one spelling of each path: the target may have been reached through a link
     named = [Path(path) for path in protected]
@@ -23,11 +24,14 @@ def clean(target: Target, protected: Iterable[str | Path] = ()) -> list[str]:
         for path in doomed:
             if path not in releases:
                 path.unlink()
-            elif path == releases[-1]:
+            elif spare and path == releases[-1]:
                 recycle.keep(target, path)
             else:
                 disk.discard(path, target.trash)
-        recycle.strip(target)
+        if spare:
+            recycle.strip(target)
+        else:
+            recycle.give_up(target)
     disk.sync_directory(target.root)
     return [path.name for path in doomed]
 

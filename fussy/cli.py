@@ -96,14 +96,15 @@ def install_command(
 
 @command("fussy-clean")
 @target_option
+@click.option("--no-spare", is_flag=True, help="Also delete what is kept of an old release to make the next one of.")
 @logfile_option
 @verbose_option
-def clean_command(target: Path, logfile: Path, verbose: bool) -> None:
+def clean_command(target: Path, no_spare: bool, logfile: Path, verbose: bool) -> None:
     """Delete releases that are not needed: all but the current, the previous, a trial and the failsafe one."""
     from fussy.install import clean
 
     start_logging(verbose, logfile)
-    clean(target)
+    clean(target, spare=not no_spare)
 
 
 @command("verify")

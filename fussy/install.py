@@ -145,16 +145,17 @@ def ensure_current_link(current: str | Path, failsafe: str | Path) -> None:
     recover.ensure_current_link(target)
 
 
-def clean(target: str | Path = DEFAULT_TARGET, protected: Iterable[str | Path] | None = None) -> None:
+def clean(target: str | Path = DEFAULT_TARGET, protected: Iterable[str | Path] | None = None, *,
+          spare: bool = True) -> None:
     """Delete what is not needed in TARGET: all names but those in PROTECTED, which are full paths.
 
     Never deleted: the current release, the previous one, a trial, ``failsafe``, names that begin with a dot, and
-    anything outside the target, wherever links lead.
+    anything outside the target, wherever links lead. Without SPARE nothing is kept to make the next release of.
 
     :raises FussyError: no such target, or another command works on it
     """
     with ready(target) as held:
-        cleaning.clean(held, protected or ())
+        cleaning.clean(held, protected or (), spare=spare)
 
 
 @contextmanager

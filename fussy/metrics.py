@@ -44,6 +44,9 @@ def _lines(status: Status, now: Moment) -> Iterator[str]:
                            [({}, status.check.at)])
         yield from _metric("fussy_check_broken_files", "Files that the last check found broken and did not mend.",
                            [({}, status.check.broken - status.check.mended)])
+    if status.spare is not None:
+        yield from _metric("fussy_spare_bytes", "Disk space that is held to make the next release of.",
+                           [({}, status.spare)])
     if status.update:
         yield from _metric("fussy_update_timestamp_seconds", "When the updater last ran, and how that ended.",
                            [({"outcome": status.update.outcome}, status.update.at)])

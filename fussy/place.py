@@ -3,8 +3,9 @@
 import logging
 import os
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -32,8 +33,27 @@ log = logging.getLogger(__name__)
 
 Accept = Callable[[manifest.Description], object]
 Placing = Callable[[str], object]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+def _once_more(place: Callable[Concatenate[Target, P], R]) -> Callable[Concatenate[Target, P], R]:
+    """Have PLACE try again without the spare where room is short: what it holds may be just what lacks."""
+
+    @wraps(place)
+    def placed(target: Target, /, *arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return place(target, *arguments, **options)
+        except NoSpace as error:
+            if not recycle.give_up(target):
+                raise
+            log.info("%s; trying again without %s", error, target.spare)
+            return place(target, *arguments, **options)
+
+    return placed
+
+
+@_once_more
 def place(
     target: Target, filename: Path, keyring: Path, *, boards: list[str], progress: unpack.Progress | None = None,
     accept: Accept | None = None, placing: Placing | None = None, memory: int = MEMORY,

@@ -54,6 +54,31 @@ def keep(target: Target, release: Path) -> None:
     disk.withdraw(release, target.spare)
 
 
+def give_up(target: Target) -> bool:
+    """Delete the spare of the locked TARGET, to make room; return whether there was one."""
+    if not target.spare.is_dir():
+        return False
+    with checked.kept(target):
+        disk.discard(target.spare, target.trash)
+    return True
+
+
+def room(target: Target) -> int | None:
+    """Return the bytes on the disk that only the spare holds; None: there is no spare."""
+    if not target.spare.is_dir():
+        return None
+    blocks, inside = 0, [b""]
+    try:
+        for name, _, facts in _walk(os.fsencode(target.spare), inside):
+            if stat.S_ISDIR(facts.st_mode) and name != b".":
+                inside.append(name + b"/")
+            if stat.S_ISDIR(facts.st_mode) or facts.st_nlink == 1:
+                blocks += facts.st_blocks
+    except OSError as error:  # an install may be at work
+        log.info("%s: %s", target.spare, error)
+    return blocks * 512
+
+
 def strip(target: Target) -> None:
     """Delete the files of the spare that no release shares, if there is a spare."""
     for path in checked.files(target.spare):
@@ -74,8 +99,7 @@ def reuse(target: Target, described: manifest.Manifest) -> Reuse | None:
             return found
     except OSError as error:
         log.warning("cannot make the release out of %s: %s", target.spare, error)
-    with checked.kept(target):
-        disk.discard(target.spare, target.trash)
+    give_up(target)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from fussy import check, enable, state, uptime
+from fussy import check, enable, recycle, state, uptime
 from fussy import trial as trials
 from fussy.errors import SystemSetup
 from fussy.moments import utc
@@ -63,7 +63,8 @@ class Update(msgspec.Struct, frozen=True):
 
 class Status(msgspec.Struct, frozen=True):
     """The state of a target; what is absent is null. check: how the last self-check ended (fussy check); update:
-    how the last run of the updater ended (fussy update)."""
+    how the last run of the updater ended (fussy update); spare: bytes on the disk that are held for what the next
+    release can be made of (fussy-clean --no-spare frees them)."""
 
     format: int
     target: str
@@ -78,6 +79,7 @@ class Status(msgspec.Struct, frozen=True):
     update: Update | None
     floor: str
     boards: list[str]
+    spare: int | None
 
 
 def status(target: Target, settings: Path = SETTINGS) -> Status:
@@ -97,7 +99,7 @@ def status(target: Target, settings: Path = SETTINGS) -> Status:
         failsafe=of("failsafe"), trial=_on_trial(now, of),
         releases=[release for path in target.releases() if (release := of(path.name))],
         bad=now.bad, last=now.last, check=check.load(target), update=_update(target, settings), floor=now.floor,
-        boards=target.boards())
+        boards=target.boards(), spare=recycle.room(target))
 
 
 def schema() -> dict[str, Any]:
@@ -165,6 +167,8 @@ def lines(found: Status) -> Iterator[str]:
         yield from _update_lines(found.update)
     if found.check:
         yield f"check     {utc(found.check.at)} {check.line(found.check)}"
+    if found.spare is not None:
+        yield f"spare     {found.spare / 1e6:.1f} MB of an old release, to make the next one of"
     for bad in found.bad:
         yield f"bad       {utc(bad.at)} {bad.release}: {bad.reason}"
 

@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from fussy import disk
-from fussy.errors import FussyError, NoSpace, TooSlow, Unreachable, UntrustedChannel, full, is_full
+from fussy import disk, recycle
+from fussy.errors import Busy, FussyError, NoSpace, TooSlow, Unreachable, UntrustedChannel, full, is_full
+from fussy.target import hold
 from fussy.updating.choose import Found
 from fussy.updating.sources import Missing, Source
 
@@ -92,6 +93,22 @@ def forget(place: Path, keep: str = "", name: str = UPDATES) -> None:
             path.unlink()
 
 
+def _free(path: Path) -> int:
+    there = os.statvfs(path)
+    return there.f_bavail * there.f_frsize
+
+
+def _give_up_spare(place: Path) -> bool:
+    """Delete the spare of the target that the updater's directory PLACE belongs to; return whether that was done."""
+    if not (place.parent / "spare").is_dir():
+        return False
+    try:
+        with hold(place.parent.parent) as target:
+            return recycle.give_up(target)
+    except Busy:
+        return False
+
+
 def _is(path: Path, file: Found) -> bool:
     """Whether the content of PATH is that of FILE."""
     if path.stat().st_size != file.length:
@@ -153,8 +170,9 @@ class _Part:
         self._hash, self._size, self._own = hashlib.sha256(), 0, True
 
     def _check_space(self) -> None:
-        there = os.statvfs(self._path)
-        free, needed = there.f_bavail * there.f_frsize, self._file.length - self._size + _RESERVE
+        needed, free = self._file.length - self._size + _RESERVE, _free(self._path)
+        if needed > free and _give_up_spare(self._path.parent.parent):
+            free = _free(self._path)
         if needed > free:
             raise NoSpace(f"cannot fetch {self._file.path}: it needs {needed / 1e6:.1f} MB in {self._path.parent}, "
                           f"{free / 1e6:.1f} MB are free; run fussy-clean or make room")

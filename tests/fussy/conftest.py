@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .machine import small_file_system
+
 
 class Keys:
     """A build machine's ring and a device's keyring, made as the documents say.
@@ -125,3 +127,10 @@ def keys() -> Iterator[Keys]:
     made = Keys(Path(tempfile.mkdtemp(prefix="fussy-keys-", dir=os.environ.get("TMPDIR", "/tmp"))))
     yield made
     made.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB with 400 inodes."""
+    with small_file_system(tmp_path, 400) as mount:
+        yield mount

@@ -84,3 +84,21 @@ def private_machine(*key_directories: str) -> Iterator[Machine]:
             with suppress(BrokenPipeError):
                 process.stdin.close()
             process.wait(10)
+
+
+@contextmanager
+def small_file_system(place: Path, inodes: int) -> Iterator[Path]:
+    """Mount an ext4 of 12 MB with INODES at PLACE/disk; skip the test where that can't be done."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    image, mount = place / "disk.img", place / "disk"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(12 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-N", str(inodes), "-m", "0", "-O", "^has_journal", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True).returncode:
+        pytest.skip("no loop devices here")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)

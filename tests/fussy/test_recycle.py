@@ -179,6 +179,40 @@ def test_a_tree_packed_by_hand_leaves_the_spare_alone(firmware: Firmware, spare:
     assert picture(spare) == before
 
 
+def wide(number: int, directories: int = 60, files: int = 0) -> dict[str, str]:
+    """Return the files of a release with so many directories, and so many files beside them."""
+    return {**{f"d{i}/f": f"{i}" for i in range(directories)}, **{f"f{i}": "" for i in range(files)},
+            "version": str(number)}
+
+
+def test_where_room_is_short_the_spare_goes(firmware: Firmware, small_disk: Path) -> None:
+    """It holds 62 inodes. A release made of it needs 30; made of links, 70, of which there are 82 then, and not 20."""
+    firmware.target = small_disk / "opt"
+    for number in (1, 2, 3):
+        firmware.install(firmware.pack(f"fw-{number}", wide(number)))
+    firmware.run("clean")
+    spare = firmware.target / ".fussy/spare"
+    bundles = [firmware.pack("fw-4", wide(4, 40, 30)), firmware.pack("fw-5", wide(5, 60, 90))]
+    for i in range(os.statvfs(small_disk).f_favail - 20):
+        (small_disk / str(i)).touch()
+    assert spare.is_dir()
+    assert verify.damage(firmware.install(bundles[0])) == []
+    assert not spare.exists()
+    assert "inodes in" in firmware.run("install", bundles[1], fails=23)
+
+
+def test_no_spare_is_kept_of_what_is_cleaned_away_for_room(firmware: Firmware, spare: Path) -> None:
+    firmware.run("clean")
+    assert spare.is_dir()
+    firmware.run("clean", "--no-spare")
+    assert not spare.exists()
+    firmware.install(firmware.pack("fw-5", SAME))
+    firmware.run("clean", "--no-spare")
+    assert (sorted(os.listdir(firmware.target)), spare.exists()) == ([".fussy", "current", "fw-3", "fw-5"], False)
+    release = firmware.install(firmware.pack_tree(tree(firmware, 4)))
+    assert verify.damage(release) == [] and (release / "usr/1/1").samefile(firmware.target / "fw-5/usr/1/1")
+
+
 def test_a_spare_that_is_no_directory_is_named_to_whoever_cleans(tmp_path: Path) -> None:
     spare = tmp_path / ".fussy/spare"
     spare.parent.mkdir()

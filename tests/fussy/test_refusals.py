@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -254,22 +254,6 @@ def test_below_the_security_floor(firmware: Firmware) -> None:
     refused(firmware, firmware.bundles["fw-2"], Incompatible, "accepts 2.0 or newer")
     assert "--below-floor" in firmware.run("rollback", "fw-1", fails=22)
     firmware.run("rollback", "fw-1", "--below-floor")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MB with 400 inodes."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    image, mount = tmp_path / "disk.img", tmp_path / "disk"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(12 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-N", "400", "-m", "0", "-O", "^has_journal", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True).returncode:
-        pytest.skip("no loop devices here")
-    yield mount
-    subprocess.run(["umount", mount], check=True)
 
 
 @pytest.mark.parametrize(("hook", "mode", "words"), [

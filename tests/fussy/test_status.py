@@ -1,6 +1,7 @@
 """What fussy status tells: as JSON by its schema, as metrics that Prometheus reads."""
 
 import json
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +87,21 @@ def test_everything_is_told(firmware: Firmware) -> None:
     assert [found["update"][name] for name in ("held", "held_until", "hold_reason")] == [True, 4_000_000_000, "a show"]
     assert any(line.startswith("check     ") and line.endswith("5 releases are whole") for line in lines)
     assert any(line.startswith("bad       ") and " fw-3: " in line for line in lines)
+
+
+def test_what_is_held_for_the_next_release_is_told(firmware: Firmware) -> None:
+    """Files that releases share take nothing."""
+    firmware.run("confirm")
+    assert told(firmware)["spare"] is None and "spare" not in firmware.run("status")
+    spare = firmware.target / ".fussy/spare"
+    (spare / "d").mkdir(parents=True)
+    (spare / "own").write_bytes(bytes(1_000_000))
+    os.link(firmware.target / "fw-4/a", spare / "d/a")
+    holds = sum(path.stat().st_blocks * 512 for path in (spare, spare / "d", spare / "own"))
+    assert told(firmware)["spare"] == holds >= 1_000_000
+    assert f"spare     {holds / 1e6:.1f} MB of an old release, to make the next one of" in firmware.run("status")
+    assert samples(metrics.text(status.status(Target(firmware.target)), uptime.now()))["fussy_spare_bytes"] == [
+        ({}, holds)]
 
 
 def test_what_the_owner_asked_for_is_told_as_long_as_it_counts(firmware: Firmware) -> None:

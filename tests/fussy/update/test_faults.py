@@ -1,6 +1,7 @@
 """Faults of the machine itself: two updaters at once, locks that were left, a wrong clock, no release that works."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ from fussy.updating import trusted
 from tests.fussy.channels import Channel
 from tests.fussy.clocks import standing_at
 from tests.fussy.conftest import Keys
+from tests.fussy.machine import small_file_system
 
 from .router import Router
 from .simulator import Repository
@@ -249,6 +251,24 @@ def small(router: Router) -> Iterator[Router]:
         yield router
     finally:
         subprocess.run(["umount", router.target], check=True)
+
+
+def test_a_download_gets_the_room_of_the_spare(channel: Channel, router: Router) -> None:
+    with small_file_system(router.place, 4000) as disk:
+        router.target = disk
+        for number in (2, 3, 4):
+            files = {f"d{i}/f": f"{i}" for i in range(300)} | {"version": str(number)}
+            channel("add", "router", channel.tree(number, files))
+            router.update(expect="updated")
+        router.run(verb="clean")
+        held = json.loads(router.run("--json", verb="status"))["spare"]
+        assert held > 300_000
+        channel.add(5)
+        router.update(check=True, expect="available")
+        there = os.statvfs(disk)
+        (disk / "ballast").write_bytes(bytes(there.f_bavail * there.f_frsize - (4 << 20) + held // 2))
+        router.update(expect="updated")
+        assert (router.current(), router.found.spare.exists()) == ("firmware-5", False)
 
 
 @pytest.mark.parametrize("when", ["metadata/timestamp.json", "metadata/3.router.json", "targets/router"])
