@@ -40,7 +40,7 @@ def install(
         could be. The path is that of the new package in each case, though it may be deleted already.
     :raises FussyError: it could not be unpacked, and nothing was changed; ``exit_code`` tells the kinds apart
     """
-    with ready(target) as held:
+    with ready(target, create=True) as held:
         release, digest = place.place(held, Path(filename), Path(keyring), boards=held.boards())
         try:
             enabling.make_current(held, release, "install", digest)
@@ -63,7 +63,7 @@ def install_release(
     :raises Unrecoverable: none could be
     :raises FussyError: nothing was changed
     """
-    with ready(target) as held:
+    with ready(target, create=True) as held:
         release, digest = place.place(held, filename, keyring, boards=boards or held.boards(), progress=progress,
                                       accept=accept, placing=placing, memory=memory)
         enabling.make_current(held, release, "install", digest)
@@ -80,7 +80,7 @@ def install_bytes(
 
     :raises FussyError: it could not be unpacked
     """
-    with ready(target) as held:
+    with ready(target, create=True) as held:
         release, _ = place.place(held, Path(filename), Path(keyring), boards=held.boards())
         state.save(held, msgspec.structs.replace(state.load(held), transaction=None))
         return os.fspath(release)
@@ -159,9 +159,9 @@ def clean(target: str | Path = DEFAULT_TARGET, protected: Iterable[str | Path] |
 
 
 @contextmanager
-def ready(target: str | Path) -> Iterator[targets.Target]:
-    """Lock TARGET (made if it is not there) and bring it into a settled state."""
-    with targets.hold(target, create=True) as held:
+def ready(target: str | Path, *, create: bool = False) -> Iterator[targets.Target]:
+    """Lock TARGET and bring it into a settled state; with CREATE, make it when it is not there."""
+    with targets.hold(target, create=create) as held:
         try:
             recover.ensure_current_link(held)
         except RuntimeError as error:

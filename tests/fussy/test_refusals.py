@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from fussy import frames, manifest, pieces, state, tree
+from fussy.cli import fussy_command
 from fussy.errors import BadBundle, FussyError, HookFailed, Incompatible, NoSpace, SystemSetup, Untrusted
 from fussy.target import Target
 
@@ -406,3 +408,13 @@ def test_a_description_with_mistakes_is_not_packed(firmware: Firmware) -> None:
     root = firmware.tree("fw-2", {"a": "1", ".fussy/release.json": json.dumps({"compatible": "board-x"})})
     with pytest.raises(BadBundle, match=r"\$\.compatible"):
         firmware.pack_tree(root)
+
+
+@pytest.mark.parametrize("verb", ["clean", "rollback", "failsafe", "recover", "confirm", "reject", "trial", "check"])
+def test_only_an_install_makes_a_target(tmp_path: Path, verb: str) -> None:
+    """A name that was mistyped is told, and nothing comes of it."""
+    place = tmp_path / "fimware"
+    done = CliRunner().invoke(fussy_command, [verb, "-t", str(place), "-l", str(tmp_path / "log")])
+    assert (done.exit_code, done.output) == (
+        40, f"fussy {verb}: cannot find the target {place}: no such directory; name another with --target\n")
+    assert not place.exists()
