@@ -43,7 +43,8 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Base(msgspec.Struct, frozen=True):
-    """What there is for this router: ``links`` may have ``deploymentBase``, ``cancelAction`` and ``configData``."""
+    """What there is for this router: ``links`` may have ``deploymentBase``, ``confirmationBase``, ``cancelAction`` and
+    ``configData``."""
 
     links: dict[str, Link | list[Link]] = msgspec.field(name="_links", default_factory=dict)
 
@@ -103,10 +104,16 @@ class Deployment(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """The action ID: to run what DEPLOYMENT says."""
+    """The action ID: to run what DEPLOYMENT says; UNCONFIRMED: once the server is told that this is wanted here."""
 
     id: str | int
     deployment: Deployment
+    unconfirmed: bool = False
+
+
+class _Unconfirmed(msgspec.Struct, frozen=True):
+    id: str | int
+    confirmation: Deployment
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -117,7 +124,7 @@ class _Cancel(msgspec.Struct, frozen=True):
     stop: _Stop = msgspec.field(name="cancelAction")
 
 
-Execution = Literal["download", "downloaded", "proceeding", "rejected", "closed"]
+Execution = Literal["confirmed", "denied", "download", "downloaded", "proceeding", "rejected", "closed"]
 Finished = Literal["none", "success", "failure"]
 
 
@@ -130,6 +137,13 @@ class Feedback(msgspec.Struct, frozen=True):
     line: str
     finished: Finished = "none"
     cancel: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Return of which of the server's links this is the feedback."""
+        if self.cancel:
+            return "cancelAction"
+        return "confirmationBase" if self.execution in ("confirmed", "denied") else "deploymentBase"
 
 
 class Server:
@@ -154,10 +168,18 @@ class Server:
         """Return the id in the link that BASE has to WHAT; "" if it has none."""
         return self._link(base, what)[0]
 
-    def task(self, base: Base) -> Task:
-        """Return the action that BASE has a link to."""
-        number, query = self._link(base, "deploymentBase")
-        found = self._read(self._ask("GET", f"deploymentBase/{number}", query=query), Task)
+    def task(self, base: Base) -> Task | None:
+        """Return the action that BASE has a link to; None if it has none."""
+        kind = "confirmationBase" if "confirmationBase" in base.links else "deploymentBase"
+        number, query = self._link(base, kind)
+        if not number:
+            return None
+        reply = self._ask("GET", f"{kind}/{number}", query=query)
+        if kind == "deploymentBase":
+            found = self._read(reply, Task)
+        else:
+            asked = self._read(reply, _Unconfirmed)
+            found = Task(asked.id, asked.confirmation, unconfirmed=True)
         if str(found.id) != number:
             raise UntrustedChannel(f"{self.name}: asked for the action {number}, it answers with the action "
                                    f"{printable(str(found.id))[:64]}")
@@ -173,8 +195,7 @@ class Server:
 
     def tell(self, feedback: Feedback) -> bool:
         """Send FEEDBACK; return whether the server took it. Where it did not, it never will: the action is gone."""
-        kind = "cancelAction" if feedback.cancel else "deploymentBase"
-        reply = self._ask("POST", f"{kind}/{feedback.action}/feedback", encoded(feedback))
+        reply = self._ask("POST", f"{feedback.kind}/{feedback.action}/feedback", encoded(feedback))
         if 400 <= reply.status < 500 and reply.status not in (401, 403, *_BUSY):
             return False
         self._check(reply)
@@ -241,8 +262,11 @@ def address(own: Hawkbit) -> str:
 
 def encoded(feedback: Feedback) -> bytes:
     """Return feedback as the API wants it."""
+    details = [printable(" ".join(feedback.line.split()))[:500]]
+    if feedback.kind == "confirmationBase":
+        return msgspec.json.encode({"confirmation": feedback.execution, "details": details})
     status: dict[str, Any] = {"execution": feedback.execution, "result": {"finished": feedback.finished},
-                              "details": [printable(" ".join(feedback.line.split()))[:500]]}
+                              "details": details}
     time = datetime.fromtimestamp(feedback.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return msgspec.json.encode({"id": feedback.action, "time": time, "status": status})
 

@@ -100,7 +100,7 @@ class Tasked(Run):
     def _update(self) -> tuple[Outcome, str, int]:
         try:
             base = self._ask()
-            task = self._server.task(base) if self._server.id_of(base, "deploymentBase") else None
+            task = self._server.task(base)
         except _AWAY as error:
             return self._without(error)
         self.checked = self.now
@@ -276,6 +276,12 @@ class Tasked(Run):
             raise _InUse(f"{name} is in use already")
         if failed := next((bad for bad in state.load(self.target).bad if bad.refused and bad.digest in known), None):
             raise OnlyRefused(f"cannot update: {name} failed on this device before: {failed.reason}")
+        if self._task.unconfirmed and not self._look_only:
+            self.choice = self._owners(ways, wanted)
+            if self.choice.outcome not in ("available", "outside-window"):
+                self._report(f"{self.choice.outcome}: {self.choice.reason}", "denied")
+                return self.choice.outcome, self.choice.reason, EXIT_CODES[self.choice.outcome]
+            wanted = self._confirm(name)
         self.choice = self._when(ways, wanted)
         if self.choice.outcome == "available" and not self.wish.insist:
             self.choice = self._as_the_server_wants(wanted)
@@ -301,17 +307,33 @@ class Tasked(Run):
         reason = next((spoilt[one.sha256] for one in found if one.sha256 in spoilt), "")
         raise BadBundle(reason or f"cannot update: {self._server.name} names no bundle that this router can use")
 
-    def _when(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
-        """Return whether the owner lets it be installed now; if not, the server is told by which of his words.
+    def _confirm(self, name: str) -> ddi.Deployment:
+        """Say that this is wanted here; return what the server makes of it.
 
-        What is forced to be downloaded is there when his window opens.
+        :raises _Withdrawn: it does not want it any more, or not yet
         """
+        self._report(f"{name} may be installed on this router", "confirmed")
+        task = self._server.task(self._server.look())
+        if task is None or task.unconfirmed or task.id != self._task.id:
+            raise _Withdrawn(f"nothing new: the server does not go on with {name} yet")
+        self._task = task
+        return task.deployment
+
+    def _owners(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
+        """Return whether the owner lets it be installed now."""
         if self.wish.insist:
             return Choice("available", f"{named(ways[0].offer)} is there", ways)
         owner, settings = record.load_owner(self.target), self.settings
         if wanted.update == "forced" and self._own.forced == "at-once":
             settings = msgspec.structs.replace(settings, window="")
-        choice = choose.when(ways, settings, owner, datetime.now(), device.clock_is_set())
+        return choose.when(ways, settings, owner, datetime.now(), device.clock_is_set())
+
+    def _when(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
+        """Return whether the owner lets it be installed now; if not, the server is told by which of his words.
+
+        What is forced to be downloaded is there when his window opens.
+        """
+        choice = self._owners(ways, wanted)
         if choice.outcome == "outside-window" and wanted.download == "forced":
             self._get_ahead(ways[0])
         if choice.outcome != "available":
@@ -341,8 +363,9 @@ class Tasked(Run):
 
     def _once_more(self, ways: list[Found], wanted: ddi.Deployment) -> Choice:
         """Ask both again, after a download that may have taken long."""
-        if base := self._still_wanted():
-            wanted = self._server.task(base).deployment
+        base = self._still_wanted()
+        if base and (task := self._server.task(base)):
+            wanted = task.deployment
         choice = self._when(ways, wanted)
         if choice.outcome == "available" and base and not self.wish.insist:
             choice = self._as_the_server_wants(wanted)

@@ -29,7 +29,7 @@ def test_devices_that_send_anything(start: Start) -> None:
     assert device.fetch()
     document = schemathesis.openapi.from_url(f"{server.url}/openapi.json").include(path_regex="controller")
     operations = [found.ok() for found in document.get_all_operations()]
-    assert len(operations) == 9
+    assert len(operations) == 14
     for operation in operations:
         @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(), theirs=some.booleans())

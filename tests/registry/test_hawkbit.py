@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 FAILS = "#!/bin/sh\n[ \"$2\" = True ]\n"
 
 
-def roll_out(person: Person, number: int) -> int:
-    found = person.post("/rollouts", {"release": f"channel/router/firmware-{number}"})
+def roll_out(person: Person, number: int, **wish: object) -> int:
+    found = person.post("/rollouts", {"release": f"channel/router/firmware-{number}", **wish})
     assert found.status == 201, found.data
     return int(found.body["id"])
 
@@ -50,18 +50,21 @@ def test_a_router_is_led_by_roll_outs(start: Start, tmp_path: Path, keys: Keys) 
     router.update(expect="updated")
     assert standing(joe) == ("done", "1.0", "firmware-1 (version 1.0) is in use")
 
-    roll_out(joe, 2)
     router.run("--reason", "the show is on", verb="hold")
-    for _ in range(2):
-        router.update(expect="held")
-        assert standing(joe) == (
-            "held", "2.0", "held: firmware-2 (version 2.0) waits: the owner holds updates (the show is on)")
+    for state, wish in (("unconfirmed", {"confirm": True}), ("held", {})):
+        roll_out(joe, 2, **wish)
+        for _ in range(2):
+            router.update(expect="held")
+            assert standing(joe) == (
+                state, "2.0", "held: firmware-2 (version 2.0) waits: the owner holds updates (the show is on)")
     router.run("--release", verb="hold")
     assert "by a delta bundle" in router.update(expect="updated").line
     assert (router.current(), standing(joe)[:2]) == ("firmware-2", ("done", "2.0"))
 
-    number = roll_out(joe, 3)
+    number = roll_out(joe, 3, confirm=True)
     router.update(expect="reverted")
+    assert joe.get(f"/rollouts/{number}/routers").body["routers"][0]["messages"][0] == \
+        "firmware-3 (version 3.0) may be installed on this router"
     state, _, reason = standing(joe)
     assert (state, router.current()) == ("failed", "firmware-2")
     assert reason.startswith("firmware-3 (version 3.0) failed here: cannot finish ")

@@ -92,10 +92,11 @@ class Fleet(RuleBasedStateMachine):
         with self.trying(), self.engine.begin() as connection:
             connection.execute(sa.delete(routers).where(routers.c.pdid == device))
 
-    @rule(plan=some.sampled_from(PLANS), group=some.sampled_from(["", "a", "b"]), approval=some.booleans())
-    def somebody_rolls_out(self, plan: Plan, group: str, approval: bool) -> None:
+    @rule(plan=some.sampled_from(PLANS), group=some.sampled_from(["", "a", "b"]), approval=some.booleans(),
+          confirm=some.booleans())
+    def somebody_rolls_out(self, plan: Plan, group: str, approval: bool, confirm: bool) -> None:
         with self.trying():
-            self.rollouts.start(Order(JOE.name, group, RELEASE, plan, approval=approval), JOE)
+            self.rollouts.start(Order(JOE.name, group, RELEASE, plan, confirm=confirm, approval=approval), JOE)
 
     @precondition(lambda self: self._numbers())
     @rule(data=some.data(), what=some.sampled_from(get_args(Lead)), who=some.sampled_from([JOE, ANN]))
@@ -123,7 +124,24 @@ class Fleet(RuleBasedStateMachine):
             there = self.actions.device(device)
             if there and there.action and there.state != "cancelling":
                 self.known[device] = there.action
-                self.actions.deployment(device, there.action, begin=True)
+                before = there.state
+                self.actions.deployment(device, there.action, "deploymentBase")
+                assert before != "unconfirmed", "it began before anybody agreed"
+
+    @precondition(lambda self: self.known)
+    @rule(data=some.data(), agrees=some.booleans())
+    def somebody_at_a_device_answers(self, data: Any, agrees: bool) -> None:
+        device = data.draw(some.sampled_from(sorted(self.known)))
+        with self.trying():
+            self.actions.confirm(device, self.known[device], [], agrees=agrees)
+
+    @rule(device=some.sampled_from(DEVICES), agrees=some.booleans())
+    def somebody_at_a_device_decides_for_all_that_comes(self, device: str, agrees: bool) -> None:
+        with self.trying():
+            if agrees:
+                self.actions.agree(device, "ann", "")
+            else:
+                self.actions.disagree(device)
 
     @rule(device=some.sampled_from(DEVICES))
     def another_device_is_the_router_now(self, device: str) -> None:
@@ -152,7 +170,7 @@ class Fleet(RuleBasedStateMachine):
             assert found
             assert sum(found.total) == len(mine), "counters do not add up"
             if rollout.state in ("proposed", "stopped", "cancelled"):
-                assert not [row for row in rows if row.id in mine and row.state in ("waiting", "held")]
+                assert not [row for row in rows if row.id in mine and row.state in ("unconfirmed", "waiting", "held")]
                 assert mine == self.over.setdefault(number, mine), "an ended roll-out began more"
             else:
                 self.over.pop(number, None)

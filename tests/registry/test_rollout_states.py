@@ -61,6 +61,9 @@ def test_the_next_step_wants_successes_and_time() -> None:
 
 def test_held_routers_are_no_failures_and_no_evidence() -> None:
     assert decide(PLAN, 0, 0, {0: Counts(held=9, done=1)}, 0, 99) == Decision("next")
+    assert decide(PLAN, 0, 0, {0: Counts(unconfirmed=9, done=1)}, 0, 99) == Decision("next")
+    assert decide(PLAN, 0, 0, {0: Counts(unconfirmed=9)}, 0, 99) == Decision()
+    assert decide(PLAN, 0, 0, {0: Counts(failed=1, unconfirmed=1)}, 0, 99) == Decision()
     assert decide(PLAN, 0, 0, {0: Counts(held=9)}, 0, 99) == Decision()
     assert decide(PLAN, 2, 0, {2: Counts(held=9, done=1)}, 0, 99) == Decision()
 

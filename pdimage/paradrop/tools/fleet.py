@@ -121,11 +121,12 @@ def rollout() -> None:
 @click.option("--window", default="", help="When routers may install, such as 02:00-05:00 or Sat,Sun 22:00-04:00.")
 @click.option("--zone", default="", help="Time zone of the window, such as Europe/Berlin; the server's by default.")
 @click.option("--attempt", is_flag=True, help="Let devices ask their users, if they have any (hawkBit's `attempt`).")
+@click.option("--confirm", is_flag=True, help="Have somebody at each device agree first (hawkBit's confirmation).")
 @click.option("--approval", is_flag=True, help="Have a second person approve it before it begins.")
 @_json
 @click.pass_context
-def start(context: click.Context, /, release: str, group: str, account: str, steps: str, attempt: bool, approval: bool,
-          window: str, zone: str, as_json: bool, **plan: float) -> None:
+def start(context: click.Context, /, release: str, group: str, account: str, steps: str, attempt: bool, confirm: bool,
+          approval: bool, window: str, zone: str, as_json: bool, **plan: float) -> None:
     """Roll out RELEASE, a name that the list of releases shows."""
     try:
         percents = [float(step) for step in steps.split(",")]
@@ -133,7 +134,7 @@ def start(context: click.Context, /, release: str, group: str, account: str, ste
         raise click.BadParameter("write percents with commas, such as 10,50,100", param_hint="--steps") from error
     made = _client(context).ask("POST", "/rollouts", {
         "release": release, "group": group, "account": account, "plan": {"steps": percents, **plan}, "window": window,
-        "zone": zone, "forced": not attempt, "approval": approval})
+        "zone": zone, "forced": not attempt, "confirm": confirm, "approval": approval})
     click.echo(show.as_json(made) if as_json else described(made))
 
 
@@ -224,6 +225,8 @@ def described(one: dict[str, Any]) -> str:
              f"{counted(one['counts'])}"]
     if one["window"]:
         lines.append(f"installed in {one['window']} ({one['zone'] or 'time of the server'})")
+    if one["confirm"]:
+        lines.append("begun on a router when somebody there has confirmed it")
     lines.append(f"made {utc(one['made'], 'minute')} by {one['made_by']}"
                  + (f", approved by {one['approved_by']}" if one["approved_by"] else "")
                  + (f", ended {utc(one['ended'], 'minute')}" if one["ended"] else ""))

@@ -79,7 +79,8 @@ def wish(visit: Visit) -> dict[str, Any]:
     fields = visit.fields
     return {"release": visit.field("release"), "group": "" if account else group, "account": account,
             "window": visit.field("window"), "zone": visit.field("zone"),
-            "forced": first(fields, "forced") == "yes", "approval": first(fields, "approval") == "yes",
+            "forced": first(fields, "forced") == "yes", "confirm": first(fields, "confirm") == "yes",
+            "approval": first(fields, "approval") == "yes",
             "plan": {"steps": [_number(text, "steps") for text in visit.field("steps").replace(",", " ").split()],
                      "failures": _number(visit.field("failures"), "failures"),
                      "least": int(_number(visit.field("least"), "least")),

@@ -19,7 +19,8 @@ HERE = "joe/controller/v1/aardvark"
 @dataclass
 class Hawkbit(Server):
     """Serves the bundles in DIRECTORY. ``deployment`` is what is offered, ``cancel`` whether that is to be stopped;
-    ``told`` are the feedbacks, the oldest first; ``data`` is what the router said of itself."""
+    ``told`` are the feedbacks, the oldest first; ``data`` is what the router said of itself. ``unconfirmed``: what is
+    offered must be confirmed first."""
 
     directory: Path
     deployment: dict[str, Any] | None = None
@@ -27,6 +28,7 @@ class Hawkbit(Server):
     told: list[dict[str, Any]] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
     wants_data: bool = True
+    unconfirmed: bool = False
     hosts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,12 +60,14 @@ class Hawkbit(Server):
         number = self.deployment["id"] if self.deployment else ""
         base = f"{self.url}/{HERE}"
         links = {"configData": f"{base}/configData"} if self.wants_data else {}
+        what = "cancelAction" if self.cancel else "confirmationBase" if self.unconfirmed else "deploymentBase"
         if number:
-            links |= {"cancelAction": f"{base}/cancelAction/{number}"} if self.cancel else \
-                {"deploymentBase": f"{base}/deploymentBase/{number}?c=-2127183556"}
+            links[what] = f"{base}/{what}/{number}{'' if self.cancel else '?c=-2127183556'}"
+        asked = {"id": number, "confirmation": self.deployment["deployment"]} if self.deployment else None
         found = {HERE: {"config": {"polling": {"sleep": "12:00:00"}},
                         "_links": {name: {"href": link} for name, link in links.items()}},
-                 f"{HERE}/deploymentBase/{number}": self.deployment,
+                 f"{HERE}/{'confirmationBase' if self.unconfirmed else 'deploymentBase'}/{number}":
+                     asked if self.unconfirmed else self.deployment,
                  f"{HERE}/cancelAction/{number}": {"id": number, "cancelAction": {"stopId": number}}}
         if path.rstrip("/") not in found:
             return Answer(404)
@@ -78,6 +82,10 @@ class Hawkbit(Server):
             return Answer(200)
         number = self.deployment["id"] if self.deployment else ""
         kind = path.removeprefix(f"{HERE}/").partition("/")[0]
+        if (method, path) == ("POST", f"{HERE}/confirmationBase/{number}/feedback"):
+            self.told.append({"execution": brought["confirmation"], "result": {"finished": "none"}, **brought})
+            self.unconfirmed = brought["confirmation"] != "confirmed"
+            return Answer(200)
         if method != "POST" or path not in (f"{HERE}/deploymentBase/{number}/feedback",
                                             f"{HERE}/cancelAction/{number}/feedback"):
             return Answer(410)

@@ -104,3 +104,36 @@ def test_what_is_forced_goes_before_the_window_where_the_owner_says_so(
     assert new.name not in fleet.requests and led.current() == "firmware-1"
     led.update(expect="updated")
     assert led.current() == "firmware-2"
+
+
+def test_what_is_to_be_confirmed_is_when_the_owner_lets_it_be_installed(
+        tmp_path: Path, firmware: Firmware, fleet: Hawkbit, led: Router) -> None:
+    has(led, fleet, firmware)
+    new = bundle(firmware, 2)
+    fleet.offer(8, new, version="2.0")
+    fleet.unconfirmed = True
+    led.update(check=True, expect="available")
+    assert fleet.told == [], "who only looks says nothing"
+    led.run("--reason", "the show is on", verb="hold")
+    assert led.update(expect="held").exit_code == 11
+    held = "held: firmware (version 2.0) waits: the owner holds updates (the show is on)"
+    assert fleet.lines() == [f"denied none: {held}"]
+    led.run("--release", verb="hold")
+    led.set(product="", hawkbit=table(fleet, tmp_path), mode="notify")
+    led.update(expect="notify-only")
+    assert fleet.lines()[-1].startswith("denied none: notify-only: ")
+    assert new.name not in fleet.requests
+    led.set(product="", hawkbit=table(fleet, tmp_path), window=closed())
+    led.update(expect="outside-window")
+    agreed = "confirmed none: firmware (version 2.0) may be installed on this router"
+    assert fleet.lines()[2] == agreed
+    assert fleet.lines()[-1].startswith("proceeding none: outside-window: "), "agreed to, for when the window opens"
+    led.update(expect="updated", insist=True)
+    assert led.current() == "firmware-2"
+    fleet.told.clear()
+    fleet.offer(9, bundle(firmware, 3), version="3.0")
+    fleet.unconfirmed = True
+    led.set(product="", hawkbit=table(fleet, tmp_path), mode="notify")
+    led.update(expect="updated", insist=True)
+    assert fleet.lines()[0] == agreed.replace("2.0", "3.0"), "whoever asks for it at the router agrees"
+    assert fleet.lines()[-1] == "closed success: firmware (version 3.0) is in use"

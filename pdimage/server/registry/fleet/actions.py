@@ -7,7 +7,7 @@ is said again, so the same end twice is fine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from fussy import windows
 from pdimage.server.refusals import Refused
-from pdimage.server.registry.fleet import moving
+from pdimage.server.registry.fleet import confirmation, moving
+from pdimage.server.registry.fleet.confirmation import Agreed
 from pdimage.server.registry.fleet.releases import Artifact
 from pdimage.server.registry.fleet.states import ActionEvent, ActionState, State
 from pdimage.server.registry.fleet.tables import actions, devices, rollouts
@@ -27,6 +28,8 @@ from pdimage.server.upsert import replace
 # What is kept of what a device says.
 _MESSAGES, _LENGTH = 20, 500
 _ATTRIBUTES = 64
+# What a device looks at an action for: to agree to it, to install it, or because it did.
+View = Literal["confirmationBase", "deploymentBase", "installedBase"]
 _ENDS: Mapping[ActionEvent, ActionState] = {"succeed": "done", "fail": "failed", "acknowledge": "cancelled"}
 
 
@@ -70,21 +73,22 @@ class Actions(moving.Mover):
             row = connection.execute(_DEVICE, {"pdid": pdid.lower()}).one_or_none()
         if row is None:
             return None
-        shown = row.state == "cancelling" or _can_begin(row.state, row.rollout_state)
+        shown = row.state == "cancelling" or _view(row.state, row.rollout_state) is not None
         return Device(row.pdid, row.update_token, row.action if shown else None, row.state if shown else None,
                       row.installed, bool(row.attributes) and row.told >= (row.installed_at or 0))
 
-    def deployment(self, pdid: str, number: int, *, begin: bool) -> Deployment:
-        """Return what a device is to install; BEGIN: it fetches it now, so the action is under way. Without it, what
-        it has installed.
+    def deployment(self, pdid: str, number: int, view: View) -> Deployment:
+        """Return what a device is to install, to confirm first, or has installed. To fetch what it is to install puts
+        the action under way.
 
-        :raises Refused: it is none of this device's, or was closed or withheld meanwhile (404)
+        :raises Refused: it is none of this device's, or not in this view (any more) (404)
         """
+        begin = view == "deploymentBase"
         with self.engine.begin() if begin else reading(self.engine) as connection:
             there = connection.execute(_deployment(pdid, number, lock=begin)).one_or_none()
-            if there is None or not (_can_begin(there.state, there.rollout_state) if begin else there.state == "done"):
-                raise Refused(404, f"there is no deployment {number} for this device")
-            if there.state == "waiting":
+            if there is None or _view(there.state, there.rollout_state) != view:
+                raise Refused(404, f"there is no {view} {number} for this device")
+            if begin and there.state == "waiting":
                 now = self.clock()
                 connection.execute(sa.update(actions).where(
                     actions.c.id == number, actions.c.state == "waiting").values(state="running", changed=now))
@@ -141,6 +145,43 @@ class Actions(moving.Mover):
                 woken = moving.move(connection, there, self.audit, now)
         self.wake(woken)
 
+    def confirm(self, pdid: str, number: int, lines: Sequence[str], *, agrees: bool) -> None:
+        """Take down whether somebody at a device agrees to an action. He may say no, and later yes.
+
+        :raises Refused: it is none of this device's (404), or does not wait for that (any more) (410)
+        """
+        with self.engine.begin() as connection:
+            row = connection.execute(select(actions).where(
+                actions.c.id == number, actions.c.pdid == pdid).with_for_update()).one_or_none()
+            if row is None:
+                raise Refused(404, f"there is no action {number} for this device")
+            if row.state == "unconfirmed":
+                state = moving.new_state(row.state, "confirm" if agrees else "deny")
+                _write(connection, row, state, lines or ["confirmed" if agrees else "denied"], self.clock())
+            elif row.ended is not None or not agrees:
+                raise Refused(410, f"action {number} does not wait to be confirmed; it is {row.state}")
+
+    def agreed(self, pdid: str) -> Agreed | None:
+        """Return who agreed beforehand at a device, None if nobody did."""
+        with reading(self.engine) as connection:
+            return confirmation.find(connection, pdid)
+
+    def agree(self, pdid: str, initiator: str, remark: str) -> None:
+        """Have somebody at a device agree to all that comes, and to what waits for it.
+
+        :raises Refused: somebody has (409)
+        """
+        now = self.clock()
+        with self.engine.begin() as connection:
+            if confirmation.find(connection, pdid):
+                raise Refused(409, "somebody has agreed at this device; deactivateAutoConfirm ends that")
+            confirmation.keep(connection, pdid, Agreed(initiator, remark, now), now)
+
+    def disagree(self, pdid: str) -> None:
+        """Have each action wait from now on until it is confirmed."""
+        with self.engine.begin() as connection:
+            confirmation.keep(connection, pdid, None, self.clock())
+
     def tell(self, pdid: str, given: Mapping[str, str], mode: str) -> None:
         """Keep the attributes that a device tells, as hawkBit's MODE says: merge, replace or remove.
 
@@ -186,9 +227,13 @@ class Actions(moving.Mover):
         return windows.opens(windows.parse(window), now) == now
 
 
-def _can_begin(state: ActionState | None, rollout: State | None) -> bool:
-    """Tell whether a device may fetch what it is to install: what is under way, and the rest while the roll-out is."""
-    return state == "running" or (state in ("waiting", "held") and rollout == "running")
+def _view(state: ActionState | None, rollout: State | None) -> View | None:
+    """Return what a device may look at an action for: what is under way, and the rest while its roll-out is."""
+    if state == "unconfirmed" and rollout == "running":
+        return "confirmationBase"
+    if state == "running" or (state in ("waiting", "held") and rollout == "running"):
+        return "deploymentBase"
+    return "installedBase" if state == "done" else None
 
 
 def _write(connection: sa.Connection, row: Any, state: ActionState, lines: Sequence[str], now: float) -> None:
@@ -197,7 +242,7 @@ def _write(connection: sa.Connection, row: Any, state: ActionState, lines: Seque
     ended = state in _ENDS.values()
     # the first line of an end says how it ended; while it goes on, the last one says what goes on
     silent = "it let go" if state == "cancelled" else "" if state != row.state else row.reason
-    reason = (said[0] if ended or state == "held" else said[-1]) if said else silent
+    reason = (said[0] if ended or state in ("held", "unconfirmed", "waiting") else said[-1]) if said else silent
     connection.execute(sa.update(actions).where(actions.c.id == row.id).values(
         state=state, reason=reason, messages=msgspec.json.encode(messages).decode(), changed=now,
         ended=now if ended else None))

@@ -43,6 +43,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: Annotated[str, msgspec.Meta(max_length=200)] = ""
     zone: Annotated[str, msgspec.Meta(max_length=64)] = ""
     forced: bool = True
+    confirm: bool = False
     approval: bool = False
 
 
@@ -121,7 +122,7 @@ class FleetApi:
         _check(wish)
         account, group = await self._whose(caller, wish)
         release = await in_thread(self.fleet.releases.find, wish.release)
-        order = Order(account, group, release, wish.plan, wish.window, wish.zone, wish.forced,
+        order = Order(account, group, release, wish.plan, wish.window, wish.zone, wish.forced, wish.confirm,
                       wish.approval or self.registry.settings.rollout_approval)
         return answer(shown(await in_thread(self.fleet.rollouts.start, order, caller.who)), 201)
 

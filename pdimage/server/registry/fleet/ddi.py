@@ -4,6 +4,7 @@ A tenant is an account, a controller one of its routers. A device asks ``GET /TE
 and follows the links that it finds there::
 
     configData        tell attributes, once
+    confirmationBase  what somebody at the device is to agree to first
     deploymentBase    what to install; fetching it begins the action
     cancelAction      let go of it, if that is still possible
     installedBase     what was installed last
@@ -15,7 +16,7 @@ provisioned, or ``GatewayToken T`` of the setting ``gateway_token``. What the do
   ``outside-window:``, ``notify-only:`` or ``off:``, as ``fussy-update`` calls it; so is one that says ``rejected`` or
   ``scheduled``;
 - the same ``closed`` again is 200, another word on what is closed is 410;
-- confirmation by a person at the device (``confirmationBase``) is not asked for: a router has its owner's hold.
+- what is denied stays there to be confirmed; the same ``confirmed`` again is 200, ``denied`` after it 410.
 """
 
 import hmac
@@ -31,7 +32,7 @@ from pdimage.server.asu import address
 from pdimage.server.http import answer, client_of, in_thread
 from pdimage.server.refusals import Refused
 from pdimage.server.registry.accounts import digest
-from pdimage.server.registry.fleet.actions import Actions, Deployment, Device
+from pdimage.server.registry.fleet.actions import Actions, Deployment, Device, View
 from pdimage.server.registry.fleet.releases import Artifact, Releases
 from pdimage.server.registry.fleet.states import ActionEvent
 from pdimage.server.registry.reading import read
@@ -72,6 +73,21 @@ class Feedback(msgspec.Struct, frozen=True):
     status: Status
 
 
+class Confirmation(msgspec.Struct, frozen=True):
+    """Whether somebody at a device agrees to a deployment."""
+
+    confirmation: Literal["confirmed", "denied"]
+    code: int | None = None
+    details: Annotated[list[_Text], msgspec.Meta(max_length=256)] | None = None
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """Somebody at a device who agrees to all that comes."""
+
+    initiator: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    remark: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+
+
 class Attributes(msgspec.Struct, frozen=True):
     """What a device says of itself."""
 
@@ -96,12 +112,12 @@ class Ddi:
         if not device.is_known:
             links["configData"] = f"{here}/configData"
         if device.action is not None:
-            what = "cancelAction" if device.state == "cancelling" else "deploymentBase"
+            what = {"cancelling": "cancelAction", "unconfirmed": "confirmationBase"}.get(
+                device.state or "", "deploymentBase")
             links[what] = f"{here}/{what}/{device.action}"
         if device.installed is not None:
             links["installedBase"] = f"{here}/installedBase/{device.installed}"
-        return answer({"config": {"polling": {"sleep": clock(self._settings.poll_seconds)}},
-                       "_links": {name: {"href": link} for name, link in links.items()}})
+        return answer({"config": {"polling": {"sleep": clock(self._settings.poll_seconds)}}, "_links": _hrefs(links)})
 
     async def config_data(self, request: Request) -> Response:
         """Take down the attributes of a device."""
@@ -112,21 +128,57 @@ class Ddi:
 
     async def deployment(self, request: Request) -> Response:
         """Tell a device what it is to install."""
-        device = await self._device(request)
-        found = await in_thread(lambda: self._actions.deployment(device.pdid, _number(request), begin=True))
-        return answer(document(found, self._here(request)))
+        return await self._show(request, "deploymentBase")
 
     async def installed(self, request: Request) -> Response:
         """Tell a device what it installed."""
+        return await self._show(request, "installedBase")
+
+    async def unconfirmed(self, request: Request) -> Response:
+        """Tell a device what it would install if somebody there agreed."""
+        return await self._show(request, "confirmationBase")
+
+    async def confirmations(self, request: Request) -> Response:
+        """Tell a device whether somebody there has agreed to all that comes, and what is to be confirmed."""
+        device, here = await self._device(request), f"{self._here(request)}/confirmationBase"
+        found = await in_thread(self._actions.agreed, device.pdid)
+        state = {"active": True, "initiator": found.initiator, "remark": found.remark,
+                 "activatedAt": int(1000 * found.since)} if found else {"active": False}
+        switch = "deactivateAutoConfirm" if found else "activateAutoConfirm"
+        links = {switch: f"{here}/{switch}"}
+        if device.state == "unconfirmed":
+            links["confirmationBase"] = f"{here}/{device.action}"
+        return answer({"autoConfirm": state, "_links": _hrefs(links)})
+
+    async def confirm(self, request: Request) -> Response:
+        """Take down whether somebody at a device agrees to a deployment."""
         device = await self._device(request)
-        found = await in_thread(lambda: self._actions.deployment(device.pdid, _number(request), begin=False))
-        return answer(document(found, self._here(request)))
+        said = await read(request, self._settings, Confirmation)
+        code = [] if said.code is None else [f"confirmation code {said.code}"]
+        await in_thread(lambda: self._actions.confirm(device.pdid, _number(request), [*lines(said.details), *code],
+                                                      agrees=said.confirmation == "confirmed"))
+        return Response()
+
+    async def agree(self, request: Request) -> Response:
+        """Have somebody at a device agree to all that comes."""
+        device = await self._device(request)
+        said = await read(request, self._settings, Agreement)
+        initiator, remark = (" ".join(lines([text or ""])) for text in (said.initiator, said.remark))
+        await in_thread(self._actions.agree, device.pdid, initiator, remark)
+        return Response()
+
+    async def disagree(self, request: Request) -> Response:
+        """Have each deployment wait until it is confirmed."""
+        device = await self._device(request)
+        await in_thread(self._actions.disagree, device.pdid)
+        return Response()
 
     async def feedback(self, request: Request) -> Response:
         """Take down what a device says of a deployment."""
         device = await self._device(request)
         status = (await read(request, self._settings, Feedback)).status
-        await in_thread(self._actions.report, device.pdid, _number(request), event(status), lines(status))
+        await in_thread(self._actions.report, device.pdid, _number(request), event(status),
+                        lines(status.details))
         return Response()
 
     async def cancel(self, request: Request) -> Response:
@@ -141,7 +193,8 @@ class Ddi:
         """Take down whether a device let go."""
         device = await self._device(request)
         status = (await read(request, self._settings, Feedback)).status
-        await in_thread(self._actions.report, device.pdid, _number(request), cancel_event(status), lines(status))
+        await in_thread(self._actions.report, device.pdid, _number(request), cancel_event(status),
+                        lines(status.details))
         return Response()
 
     async def artifacts(self, request: Request) -> Response:
@@ -163,6 +216,12 @@ class Ddi:
         if summed:
             return Response(f"{found.md5}  {found.name}\n", media_type="text/plain")
         return self._releases.send(request, release, found)
+
+    async def _show(self, request: Request, view: View) -> Response:
+        device = await self._device(request)
+        found = await in_thread(self._actions.deployment, device.pdid, _number(request), view)
+        name = "confirmation" if view == "confirmationBase" else "deployment"
+        return answer(document(found, self._here(request), name))
 
     async def _device(self, request: Request) -> Device:
         """Return the device that asks.
@@ -220,9 +279,9 @@ def cancel_event(status: Status) -> ActionEvent:
     return "begin"
 
 
-def lines(status: Status) -> list[str]:
+def lines(details: list[str] | None) -> list[str]:
     """Return what a device said for people, without what could steer a terminal."""
-    found = ["".join(one if one.isprintable() else " " for one in line).strip() for line in status.details or ()]
+    found = ["".join(one if one.isprintable() else " " for one in line).strip() for line in details or ()]
     return [line for line in found if line]
 
 
@@ -236,8 +295,8 @@ def clock(seconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
 
-def document(found: Deployment, here: str) -> dict[str, Any]:
-    """Return what a device gets to know of a deployment; HERE is its own address."""
+def document(found: Deployment, here: str, name: str) -> dict[str, Any]:
+    """Return what a device gets to know of a deployment; HERE is its own address, NAME what it is called there."""
     module = f"{here}/softwaremodules/{found.rollout}"
     how = "forced" if found.forced else "attempt"
     deployment: dict[str, Any] = {"download": how, "update": "skip" if found.is_open is False else how}
@@ -248,10 +307,14 @@ def document(found: Deployment, here: str) -> dict[str, Any]:
         "artifacts": [_artifact(one, module) for one in found.artifacts],
         "metadata": [*([{"key": "digest", "value": found.digest}] if found.digest else []),
                      *({"key": f"base:{one.name}", "value": one.base} for one in found.artifacts if one.base)]}]
-    document: dict[str, Any] = {"id": str(found.action), "deployment": deployment}
+    document: dict[str, Any] = {"id": str(found.action), name: deployment}
     if found.messages:
         document["actionHistory"] = {"status": found.state.upper(), "messages": list(found.messages)}
     return document
+
+
+def _hrefs(links: dict[str, str]) -> dict[str, dict[str, str]]:
+    return {name: {"href": link} for name, link in links.items()}
 
 
 def _artifact(one: Artifact, module: str) -> dict[str, Any]:

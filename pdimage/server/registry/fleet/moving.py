@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from fussy.channel import stable_hash
 from pdimage.server.registry.audit import SERVER, Audit
+from pdimage.server.registry.fleet import confirmation
 from pdimage.server.registry.fleet.states import (
     ACTION,
     ROLLOUT,
@@ -30,6 +31,7 @@ from pdimage.server.registry.fleet.tables import actions, devices, rollouts
 from pdimage.server.registry.tables import routers
 from pdimage.server.upsert import insert_all_new
 
+NOT_BEGUN = [state for (state, event), becomes in ACTION.items() if (event, becomes) == ("end", "cancelled")]
 _NOT_UNDER_WAY = [state for state, event in ACTION if event == "overtake"]
 ALREADY = "it had this release"
 
@@ -58,6 +60,7 @@ class Lock(NamedTuple):
     state: State
     step: int
     since: float
+    confirm: bool
 
     @property
     def members(self) -> sa.ColumnElement[bool]:
@@ -76,7 +79,8 @@ def lock(connection: sa.Connection, number: int, *, skip: bool = False) -> Lock 
     if row is None:
         return None
     return Lock(row.id, row.account, row.group_name, row.title, row.version, row.digest,
-                msgspec.json.decode(row.plan, type=Plan), row.state, row.step, row.since)
+                msgspec.json.decode(row.plan, type=Plan), row.state, row.step, row.since,
+                bool(row.confirm))
 
 
 def unfinished(connection: sa.Connection) -> list[int]:
@@ -135,7 +139,7 @@ def end(connection: sa.Connection, there: Lock, event: Event, reason: str, now: 
     """Stop or cancel a roll-out: what was not begun never is, and devices at work are asked to let go. Return the
     reason with what that meant."""
     mine = actions.c.rollout == there.id
-    never = connection.execute(sa.update(actions).where(mine, actions.c.state == "waiting").values(
+    never = connection.execute(sa.update(actions).where(mine, actions.c.state.in_(NOT_BEGUN)).values(
         state="cancelled", reason=f"the roll-out was {ROLLOUT[there.state, event]}", changed=now, ended=now)).rowcount
     begun = connection.execute(sa.update(actions).where(mine, actions.c.state.in_(("running", "held"))).values(
         state="cancelling", changed=now)).rowcount
@@ -167,7 +171,7 @@ def _drop_gone(connection: sa.Connection, there: Lock, now: float) -> None:
     member = sa.exists().where(routers.c.pdid == actions.c.pdid, there.members)
     connection.execute(sa.update(actions).where(
         actions.c.rollout == there.id, actions.c.ended.is_(None),
-        ~known | ((actions.c.state == "waiting") & ~member)).values(
+        ~known | (actions.c.state.in_(NOT_BEGUN) & ~member)).values(
             state="cancelled", reason="the router is not in the group any more", changed=now, ended=now))
 
 
@@ -190,12 +194,15 @@ def _reach(connection: sa.Connection, there: Lock, many: int, now: float) -> lis
     busy = _busy(connection, there, chosen, now)
     free = [pdid for pdid in chosen if pdid not in busy]
     have = _that_have(connection, there, free)
-    rows = [{"rollout": there.id, "pdid": pdid, "step": there.step, "state": "waiting", "reason": "", "made": now,
+    first = "unconfirmed" if there.confirm else "waiting"
+    rows = [{"rollout": there.id, "pdid": pdid, "step": there.step, "state": first, "reason": "", "made": now,
              "changed": now, "ended": None} for pdid in free]
     for row in rows:
         if row["pdid"] in have:
             row |= {"state": "done", "reason": ALREADY, "ended": now}
     insert_all_new(connection, actions, rows)
+    if there.confirm:
+        confirmation.apply(connection, actions.c.rollout == there.id, now)
     return [pdid for pdid in free if pdid not in have]
 
 

@@ -26,22 +26,26 @@ PLAN = fields("", steps=listed({"type": "number", "exclusiveMinimum": 0, "maximu
               least={"type": "integer", "minimum": 1, "maximum": 1_000_000}, success=PERCENT,
               seconds={"type": "number", "minimum": 0, "maximum": 31_536_000})
 WISH = fields("release", release=TEXT, group=TEXT, account=TEXT, plan=PLAN, window=TEXT, zone=TEXT, forced=FLAG,
-              approval=FLAG)
+              confirm=FLAG, approval=FLAG)
 COUNTS = fields(f"{' '.join(OPEN)} done failed cancelled", **dict.fromkeys(
     [*OPEN, "done", "failed", "cancelled"], NUMBER))
 ROLLOUT = fields(
-    "id account group release title version plan window zone forced state step steps since reason made made_by "
-    "approved_by ended counts by_step", id=NUMBER, account=TEXT, group=TEXT, release=TEXT, title=TEXT, version=TEXT,
-    plan=ANY, window=TEXT, zone=TEXT, forced=FLAG, state=STATE, step=NUMBER, steps=NUMBER, since=TIME, reason=TEXT,
-    made=TIME, made_by=TEXT, approved_by=TEXT, ended=SOME_TIME, counts=COUNTS,
+    "id account group release title version plan window zone forced confirm state step steps since reason made "
+    "made_by approved_by ended counts by_step", id=NUMBER, account=TEXT, group=TEXT, release=TEXT, title=TEXT,
+    version=TEXT, plan=ANY, window=TEXT, zone=TEXT, forced=FLAG, confirm=FLAG, state=STATE, step=NUMBER, steps=NUMBER,
+    since=TIME, reason=TEXT, made=TIME, made_by=TEXT, approved_by=TEXT, ended=SOME_TIME, counts=COUNTS,
     by_step=listed({"anyOf": [COUNTS, {"type": "null"}]}))
 ACTION = fields("id pdid step state reason messages made changed ended", id=NUMBER, pdid=TEXT, step=NUMBER,
                 state=ACTION_STATE, reason=TEXT, messages=listed(TEXT), made=TIME, changed=TIME, ended=SOME_TIME)
 
 LINKS = mapped(fields("href", href=TEXT))
 BASE = fields("config _links", config=ANY, _links=LINKS)
-DEPLOYMENT = fields("id deployment", id=TEXT, deployment=fields("download update chunks", download=TEXT, update=TEXT,
-                                                                chunks=listed(ANY)), actionHistory=ANY)
+WANTED = fields("download update chunks", download=TEXT, update=TEXT, chunks=listed(ANY))
+DEPLOYMENT = fields("id deployment", id=TEXT, deployment=WANTED, actionHistory=ANY)
+UNCONFIRMED = fields("id confirmation", id=TEXT, confirmation=WANTED, actionHistory=ANY)
+CONFIRMATIONS = fields("autoConfirm _links", autoConfirm=fields(
+    "active", active=FLAG, initiator=TEXT, remark=TEXT, activatedAt=NUMBER), _links=LINKS)
+CONFIRMATION = fields("confirmation", confirmation={"enum": ["confirmed", "denied"]}, code=NUMBER, details=listed(TEXT))
 ARTIFACT = fields("filename hashes size _links", filename=TEXT, hashes=mapped(TEXT), size=NUMBER, _links=LINKS)
 ATTRIBUTES = fields("data", data=mapped({"type": "string", "maxLength": 512}),
                     mode={"enum": ["merge", "replace", "remove"]})
@@ -96,6 +100,7 @@ def _rollouts(api: FleetApi) -> list[Operation]:
 
 def _devices(ddi: Ddi) -> list[Operation]:
     here = "/{tenant}/controller/v1/{controller}"
+    confirm = f"{here}/confirmationBase"
     module = f"{here}/softwaremodules/{{module}}/artifacts"
     asked, said = (401, 404, 503), (*SENT, 401, 404, 410)
     file = {200: None, 206: None, 400: None, 416: None}
@@ -104,6 +109,13 @@ def _devices(ddi: Ddi) -> list[Operation]:
         Operation("PUT", f"{here}/configData", ddi.config_data, {200: None}, (*SENT, 401), ATTRIBUTES),
         Operation("GET", f"{here}/deploymentBase/{{action}}", ddi.deployment, {200: DEPLOYMENT}, asked),
         Operation("POST", f"{here}/deploymentBase/{{action}}/feedback", ddi.feedback, {200: None}, said, FEEDBACK),
+        Operation("GET", confirm, ddi.confirmations, {200: CONFIRMATIONS}, (401, 503)),
+        Operation("POST", f"{confirm}/activateAutoConfirm", ddi.agree, {200: None}, (*SENT, 401, 409),
+                  fields("", initiator={"type": "string", "maxLength": 64},
+                         remark={"type": "string", "maxLength": 512})),
+        Operation("POST", f"{confirm}/deactivateAutoConfirm", ddi.disagree, {200: None}, (401, 503)),
+        Operation("GET", f"{confirm}/{{action}}", ddi.unconfirmed, {200: UNCONFIRMED}, asked),
+        Operation("POST", f"{confirm}/{{action}}/feedback", ddi.confirm, {200: None}, said, CONFIRMATION),
         Operation("GET", f"{here}/cancelAction/{{action}}", ddi.cancel,
                   {200: fields("id cancelAction", id=TEXT, cancelAction=fields("stopId", stopId=TEXT))}, asked),
         Operation("POST", f"{here}/cancelAction/{{action}}/feedback", ddi.cancel_feedback, {200: None}, said, FEEDBACK),

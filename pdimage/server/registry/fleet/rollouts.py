@@ -23,6 +23,7 @@ _DONE = {"approve": "approved", "pause": "paused", "resume": "resumed", "cancel"
 class Order(msgspec.Struct, frozen=True):
     """What somebody wants rolled out. ``group``: its name, empty for all routers of the account. ``window``: when
     devices may install, in the time of ``zone`` (empty: the server's). ``forced``: devices are not to ask anybody.
+    ``confirm``: they get it when somebody at each has confirmed it.
     """
 
     account: str
@@ -32,6 +33,7 @@ class Order(msgspec.Struct, frozen=True):
     window: str = ""
     zone: str = ""
     forced: bool = True
+    confirm: bool = False
     approval: bool = False
 
 
@@ -48,6 +50,7 @@ class Rollout(msgspec.Struct, frozen=True):
     window: str
     zone: str
     forced: bool
+    confirm: bool
     state: State
     step: int
     since: float
@@ -94,8 +97,8 @@ class Rollouts(moving.Mover):
                 account=order.account, group_name=order.group, release=release.id, title=release.title,
                 version=release.version, digest=release.digest,
                 files=msgspec.json.encode(release.artifacts).decode(), plan=msgspec.json.encode(order.plan).decode(),
-                window=order.window, zone=order.zone, forced=int(order.forced), state=state, since=now, made=now,
-                made_by=who.name).returning(rollouts.c.id)).scalar_one()
+                window=order.window, zone=order.zone, forced=int(order.forced), confirm=int(order.confirm),
+                state=state, since=now, made=now, made_by=who.name).returning(rollouts.c.id)).scalar_one()
             self.audit.note(connection, who, "rollout.make", order.account, str(number),
                              f"{release.id} to {order.group or 'all routers'}, {state}")
             woken = self._move(connection, number, now)
@@ -196,5 +199,6 @@ def _of(connection: sa.Connection, wanted: sa.ColumnElement[bool], limit: int = 
 
 def _rollout(row: Any, counts: dict[int, Counts]) -> Rollout:
     return Rollout(row.id, row.account, row.group_name, row.release, row.title, row.version,
-                   msgspec.json.decode(row.plan, type=Plan), row.window, row.zone, bool(row.forced), row.state,
-                   row.step, row.since, row.reason, row.made, row.made_by, row.approved_by, row.ended, counts)
+                   msgspec.json.decode(row.plan, type=Plan), row.window, row.zone, bool(row.forced), bool(row.confirm),
+                   row.state, row.step, row.since, row.reason, row.made, row.made_by, row.approved_by, row.ended,
+                   counts)

@@ -18,9 +18,11 @@ A roll-out::
 An action (open until it is done, failed or cancelled; a router has at most one open one)::
 
     state                 event        becomes      when
+    unconfirmed           confirm      waiting      somebody at the device agreed (hawkBit's confirmation)
+    unconfirmed           deny         unconfirmed  he did not, and may later
     waiting|running|held  begin        running      the device fetched what it is to install, or goes on with it
     waiting|running|held  hold         held         the router's owner holds updates, or it declined for now
-    waiting               end          cancelled    the roll-out was stopped or cancelled: it never began
+    unconfirmed|waiting   end          cancelled    the roll-out was stopped or cancelled: it never began
     running|held          end          cancelling   the device is asked whether it can still let go
     cancelling            acknowledge  cancelled    it let go
     cancelling            refuse       running      too late: it goes on, and says how it ended
@@ -29,9 +31,11 @@ An action (open until it is done, failed or cancelled; a router has at most one 
     any                   fail         failed
     any                   drop         cancelled    the router was deleted
     waiting|held          overtake     cancelled    a newer roll-out reached this router
+    unconfirmed           overtake     cancelled
     cancelling            overtake     cancelled
 
-A held router counts neither as failed nor as one that must succeed: its owner decides.
+An action begins as unconfirmed if its roll-out wants confirmation, otherwise as waiting. A router that is held or
+unconfirmed counts neither as failed nor as one that must succeed: its owner decides.
 """
 
 from collections.abc import Mapping
@@ -43,9 +47,9 @@ import msgspec
 
 State = Literal["proposed", "running", "paused", "stopped", "finished", "cancelled"]
 Event = Literal["approve", "pause", "resume", "stop", "finish", "rejoin", "cancel"]
-ActionState = Literal["waiting", "running", "held", "cancelling", "done", "failed", "cancelled"]
-ActionEvent = Literal["begin", "hold", "end", "acknowledge", "refuse", "quit", "succeed", "fail", "drop",
-                      "overtake"]
+ActionState = Literal["unconfirmed", "waiting", "running", "held", "cancelling", "done", "failed", "cancelled"]
+ActionEvent = Literal["confirm", "deny", "begin", "hold", "end", "acknowledge", "refuse", "quit", "succeed", "fail",
+                      "drop", "overtake"]
 
 ROLLOUT: Mapping[tuple[State, Event], State] = {
     ("proposed", "approve"): "running",
@@ -60,20 +64,24 @@ ROLLOUT: Mapping[tuple[State, Event], State] = {
     ("finished", "rejoin"): "running",
     ("finished", "cancel"): "cancelled",
 }
-OPEN: tuple[ActionState, ...] = ("waiting", "running", "held", "cancelling")
+OPEN: tuple[ActionState, ...] = ("unconfirmed", "waiting", "running", "held", "cancelling")
 ACTION: Mapping[tuple[ActionState, ActionEvent], ActionState] = {
+    ("unconfirmed", "confirm"): "waiting",
+    ("unconfirmed", "deny"): "unconfirmed",
     ("waiting", "begin"): "running",
     ("running", "begin"): "running",
     ("held", "begin"): "running",
     ("waiting", "hold"): "held",
     ("running", "hold"): "held",
     ("held", "hold"): "held",
+    ("unconfirmed", "end"): "cancelled",
     ("waiting", "end"): "cancelled",
     ("running", "end"): "cancelling",
     ("held", "end"): "cancelling",
     ("cancelling", "acknowledge"): "cancelled",
     ("cancelling", "refuse"): "running",
     ("cancelling", "quit"): "cancelled",
+    ("unconfirmed", "overtake"): "cancelled",
     ("waiting", "overtake"): "cancelled",
     ("held", "overtake"): "cancelled",
     ("cancelling", "overtake"): "cancelled",
@@ -103,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Counts(NamedTuple):
     """How many actions of a step are in each state."""
 
+    unconfirmed: int = 0
     waiting: int = 0
     running: int = 0
     held: int = 0
@@ -114,7 +123,7 @@ class Counts(NamedTuple):
     @property
     def open(self) -> int:
         """How many are not through."""
-        return self.waiting + self.running + self.held + self.cancelling
+        return self.unconfirmed + self.waiting + self.running + self.held + self.cancelling
 
 
 class Decision(NamedTuple):
@@ -164,7 +173,7 @@ def decide(plan: Plan, step: int, since: float, counts: Mapping[int, Counts], mi
     now_in = counts.get(step, Counts())
     possible = now_in.done + now_in.waiting + now_in.running
     must = ceil(plan.success * (possible + now_in.failed) / 100)
-    if possible + now_in.held < must:
+    if possible + now_in.held + now_in.unconfirmed < must:
         return Decision("stop", f"{now_in.failed} routers of step {step + 1} failed, so that {plan.success:g} % of "
                                 f"them can't succeed any more")
     tried = now_in.done + now_in.failed > 0 or not now_in.open

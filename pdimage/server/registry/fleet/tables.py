@@ -35,6 +35,7 @@ rollouts = Table(
     Column("window", String(200), nullable=False),
     Column("zone", String(64), nullable=False),
     Column("forced", Integer, nullable=False),
+    Column("confirm", Integer, nullable=False, server_default="0"),
     Column("state", String(16), nullable=False, index=True),
     Column("step", Integer, nullable=False, server_default="0"),
     Column("since", Float, nullable=False),
@@ -66,6 +67,7 @@ sa.Index("actions_open", actions.c.pdid, unique=True, sqlite_where=actions.c.end
          postgresql_where=actions.c.ended.is_(None))
 
 # What a device told by hawkBit's API: attributes (JSON; empty: none yet) and when; when and from where it asked last.
+# agreed (JSON; empty: no): confirmation.Agreed, by which whatever wants to be confirmed is.
 devices = Table(
     "devices", metadata,
     Column("pdid", String(80), primary_key=True),
@@ -73,4 +75,5 @@ devices = Table(
     Column("told", Float, nullable=False, server_default="0"),
     Column("seen", Float, nullable=False),
     Column("address", String(64), nullable=False, server_default=""),
+    Column("agreed", Text, nullable=False, server_default=""),
 )
