@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from paradrop.lib import settings
 from paradrop.lib.utils import pdos, pdosq
 from paradrop.lib.utils.storage import PDStorage
 
@@ -35,6 +36,21 @@ class TestReplaceFile:
         link.symlink_to(real)
         pdosq.replaceFile(link, b"new")
         assert link.is_symlink() and real.read_text() == "new" and real.stat().st_mode & 0o777 == 0o600
+
+    def test_a_link_into_a_release_gives_way_to_a_file_of_its_own(
+            self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As /etc has them by fussy-link-tree; written through, the release would not be what was signed any more."""
+        monkeypatch.setattr(settings, "FIRMWARE_TARGET", str(tmp_path / "opt"))
+        released, link = tmp_path / "opt/firmware-7/etc/network", tmp_path / "etc/network"
+        for directory in (released.parent, link.parent):
+            directory.mkdir(parents=True)
+        released.write_text("released")
+        released.chmod(0o640)
+        (tmp_path / "opt/current").symlink_to("firmware-7")
+        link.symlink_to(tmp_path / "opt/current/etc/network")
+        pdosq.replaceFile(link, b"own")
+        assert (released.read_text(), link.read_text(), link.is_symlink()) == ("released", "own", False)
+        assert link.stat().st_mode & 0o777 == 0o640
 
     def test_failure_leaves_the_old_and_no_litter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place = tmp_path / "f"

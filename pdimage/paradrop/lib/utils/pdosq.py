@@ -5,6 +5,8 @@ import os
 import stat
 from pathlib import Path
 
+from paradrop.lib import settings
+
 
 def makedirs(p: str | os.PathLike[str]) -> bool:
     """Make a directory and those above it. Return True if it was made, False if it was there.
@@ -28,25 +30,34 @@ def replaceFile(filename: str | os.PathLike[str], content: bytes) -> None:
     """Put content into a file so that, whatever happens, it holds either all of the new or all of the old.
 
     The order on disk: content of a temporary file in the same directory, its rename, the directory. The file's mode and
-    owner stay; a new one is 0644. A symbolic link stays and its target is replaced.
+    owner stay; a new one is 0644. A symbolic link stays and its target is replaced; but one to a file of a release
+    gives way to a file of its own, for releases must stay what was signed.
 
     Raises:
         OSError: it cannot be written; the old file is untouched.
     """
-    path = Path(os.path.realpath(filename))
+    path = _place(filename)
     temporary = path.with_name(f".{path.name}.new")
     with os.fdopen(_open_locked(temporary), "wb") as file:
         try:
             file.truncate(0)
             file.write(content)
             file.flush()
-            _take_over(path, file.fileno())
+            _take_over(Path(filename), file.fileno())
             os.fsync(file.fileno())
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     syncDir(path.parent)
+
+
+def _place(filename: str | os.PathLike[str]) -> Path:
+    """Return the path without links at which a file is to be replaced."""
+    directory, name = os.path.split(os.path.abspath(filename))
+    path, own = Path(os.path.realpath(filename)), Path(os.path.realpath(directory), name)
+    releases = os.path.realpath(settings.FIRMWARE_TARGET)
+    return own if path.is_relative_to(releases) and not own.is_relative_to(releases) else path
 
 
 def syncDir(directory: str | os.PathLike[str]) -> None:
