@@ -4,6 +4,7 @@ These states are exact: the same log, seed and samples give the same ones. What 
 :mod:`pdimage.lab.powercut`.
 """
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,16 +29,20 @@ class Verdict:
 def record(rig: Rig, scene: Scene, place: Path, linger: float = 0.0) -> None:
     """Run SCENE undisturbed, and make PLACE: ``disk`` as it was before, and the ``log`` of what was written then.
 
-    The disk stays in use for LINGER seconds before it is unmounted, which is written down too.
+    The disk stays in use for LINGER seconds before it is unmounted, which is written down too. PLACE is there once all
+    is in it: a recording may be killed.
     """
-    place.mkdir(parents=True)
-    copy_file(rig.copy(scene), place / "disk")
+    partial = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    copy_file(rig.copy(scene), partial / "disk")
     disk = Disk(rig.copy(scene), record=True)
     try:
         rig.run(disk, scene.command, scene.code, lambda: time.sleep(linger))
-        writelog.save(disk.log, place / "log")
+        writelog.save(disk.log, partial / "log")
     finally:
         disk.close()
+    partial.rename(place)
 
 
 def replay(rig: Rig, scene: Scene, place: Path, seed: int, samples: int) -> Iterator[Verdict]:

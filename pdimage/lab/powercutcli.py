@@ -13,15 +13,16 @@ import click
 
 from fussy.commands import command
 from fussy.errors import FussyError
+from pdimage.lab.filesystems import FILESYSTEMS
+from pdimage.lab.stages import STAGES
+from pdimage.lab.writelog import POLICIES
 
-_FILESYSTEMS = ("ext4", "xfs", "btrfs", "f2fs", "overlay")
-_SCENES = ("clean", "confirm", "failsafe", "fallback", "first", "first-failsafe", "install", "reject", "rollback",
-           "spare", "swap", "trial")
-_POLICIES = ("none", "all", "prefix", "subset", "torn")
+_SCENES = sorted(STAGES)
+# Without syncs, how long a disk stays in use after a command: long enough for a commit by the kernel itself.
 _LINGER = 2.5
 _COUNT = click.IntRange(1)
 
-_filesystem = click.option("-f", "--filesystem", "names", multiple=True, type=click.Choice([*_FILESYSTEMS, "all"]),
+_filesystem = click.option("-f", "--filesystem", "names", multiple=True, type=click.Choice([*FILESYSTEMS, "all"]),
                            default=["ext4"], show_default=True, help="What the disk is formatted with (repeatable).")
 _scene = click.option("--scene", "scenes", multiple=True, type=click.Choice(_SCENES),
                       help="What is going on when the power is cut (repeatable).  [default: all]")
@@ -58,10 +59,9 @@ def _verb(name: str) -> Callable[[Callable[..., None]], click.Command]:
 def _rigs(names: tuple[str, ...], without_sync: bool, without: str) -> Iterator[Any]:
     """Yield a rig for each file system; say which are left out."""
     from pdimage.lab import private
-    from pdimage.lab.filesystems import FILESYSTEMS
     from pdimage.lab.rig import Rig
 
-    for name in _FILESYSTEMS if "all" in names else names:
+    for name in FILESYSTEMS if "all" in names else names:
         if missing := FILESYSTEMS[name].missing():
             click.echo(f"{name}: skipped: {missing}")
             continue
@@ -78,7 +78,7 @@ def _judge(bad: int, count: int, what: str) -> None:
               help="How often power is cut, for each file system.")
 @click.option("-s", "--seed", default=1, show_default=True, help="The first seed; each cut has the next.")
 @click.option("--at", type=_COUNT, help="Cut at this write, once, instead of what the seed says.")
-@click.option("--policy", type=click.Choice(_POLICIES), help="Which unflushed writes survive that.")
+@click.option("--policy", type=click.Choice(POLICIES), help="Which unflushed writes survive that.")
 @click.option("--again", type=_COUNT, help="Cut once more, at this write of the boot that follows.")
 @click.option("-R", "--router", is_flag=True, help="Let a virtual router do it, on the kernel that it boots.")
 @click.option("--stage", default="", help="Count --at from the beginning of this stage of the scene (with --router).")
@@ -95,7 +95,6 @@ def powercut_command(
     It runs on this machine's kernel, as root, or with --router on that of a virtual router; nothing stays on it.
     """
     from pdimage.lab import powercut
-    from pdimage.lab.stages import STAGES
 
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
@@ -145,7 +144,7 @@ def _on_a_router(names: tuple[str, ...], without_sync: bool, without: str, plans
     from pdimage.lab import attended, machinecuts, moments
 
     with attended.Machine(without_sync=without_sync) as machine:
-        for name in _FILESYSTEMS if "all" in names else names:
+        for name in FILESYSTEMS if "all" in names else names:
             with moments.Recorder(machine, name, without) as recorder:
                 yield name, machinecuts.cuts(recorder, plans(recorder.lengths), keep)
                 click.echo(f"{name}: {recorder.spent()}")
