@@ -29,22 +29,11 @@ command = ["/bin/ping", "-c", "1", "-W", "2", "gateway.lab"]
 seconds = 10
 END
 """
-# Late in the boot of every release: the checks are asked again; a release that is taken back is started afresh.
+# What every release asks of the unit that attends to a trial: a release that is taken back is started afresh.
+TRIAL: dict[str, str | Path] = {"etc/systemd/system/firmware-trial.service.d/reboot.conf": """[Service]
+ExecStopPost=/bin/sh -c 'if [ "$EXIT_STATUS" = 3 ]; then systemctl reboot; fi'
+"""}
 WANTED = "etc/systemd/system/multi-user.target.wants"
-TRIAL: dict[str, str | Path] = {
-    f"{WANTED}/firmware-trial.service": Path("../firmware-trial.service"),
-    "etc/systemd/system/firmware-trial.service": """[Unit]
-Description=Ask the checks of the release again
-After=network-online.target firmware-recover.service
-
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '/usr/local/bin/fussy trial; if [ $? = 3 ]; then systemctl reboot; fi'
-
-[Install]
-WantedBy=multi-user.target
-""",
-}
 BREAK = """[Unit]
 Description=A mistake
 After=firmware-recover.service
