@@ -92,6 +92,7 @@ def test_a_release_that_breaks_the_boot_goes_back_by_itself(router: VM, factory:
     assert router.console.boots() > boots
     if name == "hang":  # the watchdog's driver says of this boot that it was the watchdog's doing (WDIOF_CARDRESET)
         assert router.run("cat /sys/class/watchdog/watchdog0/bootstatus") == "32\n"
+    assert "HARD LINKS" not in router.run("journalctl --boot --unit cron"), "cron refuses a crontab with a second name"
     shown = status(router)
     assert shown["current"]["version"] == "1"
     assert f"{name}-2" in router.run(f"{FUSSY} status")

@@ -74,6 +74,9 @@ def test_the_runtime_follows_upgrades_fallbacks_and_rollbacks(router: Workshop, 
     assert (router.place / "state/snapshots/.owner").read_text() == "router-2"
     assert (etc / "new").read_text() == "2"
     assert not os.path.lexists(etc / "old")
+    # what is alike is shared, but cron refuses a crontab that has a second name
+    links = [(etc / path).stat().st_nlink for path in ("systemd/system/firmware-recover.service", "cron.d/firmware")]
+    assert links == [2, 1]
 
     with pytest.raises(Reverted, match="health check 'never' did not pass"):
         install(router, keys, packages, "3", health=[FAILS])
