@@ -94,10 +94,10 @@ def counts(person: Person, number: int) -> dict[str, int]:
     return {name: many for name, many in person.get(f"/rollouts/{number}").body["counts"].items() if many}
 
 
-def paradrop(joe: Person, *words: str, code: int = 0) -> str:
-    """Run ``paradrop fleet`` as a person does; return what it printed."""
+def paradrop(joe: Person, *words: str, code: int = 0, verb: str = "fleet") -> str:
+    """Run ``paradrop fleet``, or another verb, as a person does; return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "paradrop.tools", "fleet", *words], text=True, stdout=subprocess.PIPE, timeout=120,
+        [sys.executable, "-m", "paradrop.tools", verb, *words], text=True, stdout=subprocess.PIPE, timeout=120,
         stderr=subprocess.STDOUT, check=False, env={
             **os.environ, "PARADROP_SERVER": joe.server.url, "PARADROP_TOKEN": joe.token,
             "PARADROP_CONFIG_DIR": str(joe.server.data.parent / "config"), "TZ": "UTC"})

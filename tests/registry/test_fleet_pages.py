@@ -6,13 +6,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import sqlalchemy as sa
 import urllib3
 
+from pdimage.server.registry.tables import accounts, routers
 from tests.paradrop.process import Daemon, running
 from tests.registry.browsing import Window
-from tests.registry.conftest import PASSWORD, administrator, pdimage, register
+from tests.registry.conftest import PASSWORD, administrator, database, pdimage, register
 from tests.registry.field import Field, state, until
-from tests.registry.fleets import begin, make_devices, put_file
+from tests.registry.fleets import begin, make_devices, paradrop, put_file
 from tests.server.parts import free_port
 from tests.server.serverprocess import Server
 
@@ -221,3 +223,31 @@ def test_foreign_pages_stolen_cookies_and_guesses_get_nowhere(server: Server) ->
         assert form(server, path, session, "action=explode").status in (400, 404)
     assert form(server, "/fleet/logout", session, "").status == 303
     assert form(server, "/fleet", session, "name=late").headers["Location"] == "/fleet/login"
+
+
+def test_more_than_a_page_shows(server: Server, plain: Window) -> None:
+    kim, boss = register(server, "kim"), administrator(server)
+    rows = [{"pdid": f"pd.kim.r{number:03}", "account": "kim", "name": f"r{number:03}", "made": 1.0,
+             "incident": "two routers use this identity" if number == 449 else ""} for number in range(450)]
+    many = [{"name": f"many{number:06}", "password": "", "role": "user", "made": 1.0} for number in range(16_000)]
+    with database(server) as connection:
+        connection.execute(sa.insert(routers), rows)
+        connection.execute(sa.insert(accounts), many)
+    plain.log_in("kim", PASSWORD)
+    shown = []
+    for _ in range(3):
+        assert plain.page.inner_text(".numbers").split()[:2] == ["450", "routers"]
+        assert plain.page.inner_text(".problem") == "pd.kim.r449: two routers use this identity"
+        shown += plain.page.locator("tbody th").all_inner_texts()
+        if len(shown) < 450:
+            plain.page.click("text=More")
+    assert shown == [row["pdid"] for row in rows]
+    assert plain.page.locator("text=More").count() == 0
+    assert kim.get("/fleet?after=../x").status == 400
+    plain.press("Log out")
+    plain.log_in(boss.name, PASSWORD)
+    plain.go("/fleet/accounts")
+    assert plain.page.inner_text(".problem") == "this is too long for a page; the command paradrop shows all of it"
+    assert "many015999" in paradrop(boss, "list", verb="accounts")
+    with database(server) as connection:
+        connection.execute(sa.delete(accounts).where(accounts.c.name.startswith("many")))

@@ -10,7 +10,9 @@ from pdimage.server.refusals import Refused, bad
 from pdimage.server.registry.fleet.rollouts import Lead
 from pdimage.server.registry.fleet.states import ROLLOUT, Plan
 
+# So many routers of a roll-out, and so many roll-outs, are on one page.
 LISTED = 200
+ROLLOUTS = 50
 _WORDS = {"approve": "Approve it", "pause": "Pause", "resume": "Go on", "cancel": "Cancel it",
           "quit": "Wait for none of them"}
 
@@ -23,8 +25,11 @@ class RolloutPages:
 
     async def rollouts(self, visit: Visit) -> Response:
         """Show all roll-outs, the newest first."""
-        found = await self.api.ask(visit.request, "GET", "/rollouts")
-        return display("fleet_rollouts.html", visit.caller, rollouts=found["rollouts"])
+        before = first(query(visit.request), "before")
+        asked = {"before": before} if before else {}
+        found = (await self.api.ask(visit.request, "GET", "/rollouts", limit=ROLLOUTS, **asked))["rollouts"]
+        older = found[-1]["id"] if len(found) == ROLLOUTS else 0
+        return display("fleet_rollouts.html", visit.caller, rollouts=found, older=older)
 
     async def new(self, visit: Visit) -> Response:
         """Show the form for a new roll-out."""

@@ -12,8 +12,10 @@ from pdimage.server.pages.fleetdoor import Door, Visit, display, go
 from pdimage.server.pages.showing import first, query
 from pdimage.server.refusals import Refused
 
+# So many of each are on one page.
 LINES = 100
 AUDIT = 100
+ROUTERS = 200
 _DELETED = ("The server forgets it and does not let it in any more. The router goes on by itself, and follows its "
             "channel. To come back it must be made and provisioned again.")
 
@@ -65,13 +67,15 @@ class RouterPages:
 
     async def routers(self, visit: Visit) -> Response:
         """Show all routers, or those of a group."""
-        group = first(query(visit.request), "group")
-        asked = {"group": group} if group else {}
-        found = await self.api.ask(visit.request, "GET", "/fleet", **asked)
+        asked = {name: text for name in ("group", "after") if (text := first(query(visit.request), name))}
+        found = await self.api.ask(visit.request, "GET", "/fleet", limit=ROUTERS, **asked)
+        routers = found["routers"]
+        more = {**asked, "after": routers[-1]["pdid"]} if len(routers) == ROUTERS else {}
         groups = await self.api.ask(visit.request, "GET", "/groups")
         part = "part" in query(visit.request)
         return display("fleet_routers_list.html" if part else "fleet_routers.html", visit.caller,
-                       routers=found["routers"], groups=groups["groups"], group=group)
+                       routers=routers, numbers=found["numbers"], incidents=found["incidents"], more=more,
+                       groups=groups["groups"], group=asked.get("group", ""))
 
     async def make(self, visit: Visit) -> Response:
         """Make a router."""

@@ -39,9 +39,11 @@ class Api:
     async def ask(self, visit: Request, method: str, path: str, body: object = None, **query: object) -> Any:
         """Return what the API answers, as JSON says it; None where there is no body.
 
-        :raises Refused: as the API refuses
+        :raises Refused: as the API refuses, or it answers more than is read
         """
         content = await self.text(visit, method, path, body, **query)
+        if len(content) == MOST:
+            raise Refused(502, "this is too long for a page; the command paradrop shows all of it")
         return msgspec.json.decode(content) if content else None
 
     async def text(self, visit: Request, method: str, path: str, body: object = None, **query: object) -> bytes:

@@ -16,7 +16,7 @@ from pdimage.server.registry.desk import PRIVATE
 from pdimage.server.registry.fleet.desk import Fleet
 from pdimage.server.registry.fleet.groups import Group
 from pdimage.server.registry.fleet.rollouts import Lead, Order, Rollout
-from pdimage.server.registry.fleet.standing import standing
+from pdimage.server.registry.fleet.standing import Some, incidents, numbers, standing
 from pdimage.server.registry.fleet.states import Plan, problem
 from pdimage.server.registry.permissions import Action
 from pdimage.server.registry.reading import number, read
@@ -24,6 +24,7 @@ from pdimage.server.registry.routers import full_name
 
 _NEWEST = (1 << 31) - 1
 _PAGE = 1000
+_INCIDENTS = 50
 
 
 class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,14 +62,18 @@ class FleetApi:
         self.registry = fleet.registry
 
     async def fleet_list(self, request: Request) -> Response:
-        """Show how routers are: what they run, when they were there, how their last update ended."""
+        """Show how routers are: what they run, when they were there, how their last update ended; by pdid, ``after``
+        the last one that was shown, all if no ``limit`` is named. Numbers and incidents are of all of them."""
         caller = await self.registry.caller(request, "router.read")
-        text, account, group = request.query_params.get("group", ""), _own(caller, "router.read"), None
+        text, some = request.query_params.get("group", ""), Some(_own(caller, "router.read"))
         if text:
             found = await self._group(caller, "router.read", text)
-            account, group = found.account, found.name
-        routers = await in_thread(standing, self.registry.engine, account, group)
-        return answer({"routers": routers}, 200, PRIVATE)
+            some = Some(found.account, found.name)
+        after, limit = _after(request), number(request, "limit", _NEWEST, _NEWEST)
+        engine = self.registry.engine
+        return answer({"routers": await in_thread(standing, engine, some, after, limit),
+                       "numbers": await in_thread(numbers, engine, some),
+                       "incidents": await in_thread(incidents, engine, some, _INCIDENTS)}, 200, PRIVATE)
 
     async def groups_list(self, request: Request) -> Response:
         """List the groups of the account that asks, or of all."""
@@ -135,9 +140,7 @@ class FleetApi:
         """Show what a roll-out does with each router, by pdid; ``after`` the last one that was shown."""
         caller = await self.registry.caller(request, "rollout.read")
         found = await self._rollout(request, caller, "rollout.read")
-        after, limit = request.query_params.get("after", ""), number(request, "limit", _PAGE, _PAGE)
-        if after and not names.is_good("pdid", after):
-            raise bad("after must be a pdid")
+        after, limit = _after(request), number(request, "limit", _PAGE, _PAGE)
         listed = await in_thread(self.fleet.rollouts.actions, found.id, after, limit)
         return answer({"routers": listed}, 200, PRIVATE)
 
@@ -224,6 +227,13 @@ class FleetApi:
 def _own(caller: Caller, action: Action) -> str | None:
     """Return the account whose things somebody may see, None for all."""
     return caller.account if caller.reach(action) == "own" else None
+
+
+def _after(request: Request) -> str:
+    after = request.query_params.get("after", "")
+    if after and not names.is_good("pdid", after):
+        raise bad("after must be a pdid")
+    return after
 
 
 def _check(wish: Wish) -> None:

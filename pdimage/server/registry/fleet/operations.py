@@ -21,6 +21,9 @@ STANDING = fields("pdid account name group awake seen release version paradrop o
                   pdid=TEXT, account=TEXT, name=TEXT, group=TEXT, awake=FLAG, seen=SOME_TIME, release=TEXT,
                   version=TEXT, paradrop=TEXT, outcome={}, action={"anyOf": [DOING, {"type": "null"}]},
                   attributes=mapped(TEXT), incident=TEXT)
+FLEET = fields("routers numbers incidents", routers=listed(STANDING), numbers=fields(
+    "routers awake open failed", routers=NUMBER, awake=NUMBER, open=NUMBER, failed=NUMBER),
+    incidents=listed(fields("pdid incident", pdid=TEXT, incident=TEXT)))
 KNOWN = fields("id title version size", id=TEXT, title=TEXT, version=TEXT, size=NUMBER)
 PLAN = fields("", steps=listed({"type": "number", "exclusiveMinimum": 0, "maximum": 100}), failures=PERCENT,
               least={"type": "integer", "minimum": 1, "maximum": 1_000_000}, success=PERCENT,
@@ -64,8 +67,8 @@ def _groups(api: FleetApi) -> list[Operation]:
     one = f"{HERE}/groups/{{group}}"
     member = f"{one}/routers/{{router}}"
     return [
-        Operation("GET", f"{HERE}/fleet", api.fleet_list, {200: fields("routers", routers=listed(STANDING))},
-                  (*ASKED, 404), query=["group"], secured=True),
+        Operation("GET", f"{HERE}/fleet", api.fleet_list, {200: FLEET}, (*ASKED, 400, 404),
+                  query=["group", "after", "limit"], secured=True),
         Operation("GET", f"{HERE}/groups", api.groups_list, {200: fields("groups", groups=listed(GROUP))}, ASKED,
                   secured=True),
         Operation("PUT", one, api.put_group, {200: GROUP}, (*SENT, 401, 403, 404, 409),

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from pdimage.server.registry.fleet.moving import running
-from pdimage.server.registry.fleet.states import ActionState
+from pdimage.server.registry.fleet.states import OPEN, ActionState
 from pdimage.server.registry.fleet.tables import actions, devices, rollouts
 from pdimage.server.registry.tables import routers
 from pdimage.server.tables import reading
@@ -44,20 +44,69 @@ class Standing(msgspec.Struct, frozen=True):
     incident: str
 
 
-def standing(engine: sa.Engine, account: str | None, group: str | None = None) -> list[Standing]:
-    """Return the routers of one account, or of all; those of one group, or of all."""
-    last = select(actions.c.pdid, sa.func.max(actions.c.id).label("id")).group_by(actions.c.pdid).subquery()
-    found = select(routers, devices.c.seen.label("asked"), devices.c.attributes, actions.c.state, actions.c.reason,
-                   actions.c.changed, actions.c.rollout, rollouts.c.title, rollouts.c.version.label("wanted"),
-                   ).outerjoin(devices, devices.c.pdid == routers.c.pdid).outerjoin(
-                       last, last.c.pdid == routers.c.pdid).outerjoin(actions, actions.c.id == last.c.id).outerjoin(
-                           rollouts, rollouts.c.id == actions.c.rollout).order_by(sa.func.lower(routers.c.pdid))
-    if account is not None:
-        found = found.where(routers.c.account == account)
-    if group is not None:
-        found = found.where(routers.c.group_name == group)
+class Numbers(msgspec.Struct, frozen=True):
+    """How many routers there are, and of these awake, in a roll-out, and with a last action that failed."""
+
+    routers: int
+    awake: int
+    open: int
+    failed: int
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """What an operator must know of a router."""
+
+    pdid: str
+    incident: str
+
+
+class Some(msgspec.Struct, frozen=True):
+    """Whose routers are asked for: those of one account, or of all; those of one group, or of all."""
+
+    account: str | None
+    group: str | None = None
+
+    def of(self, found: sa.Select[Any]) -> sa.Select[Any]:
+        """Return a question about routers as one about these."""
+        if self.account is not None:
+            found = found.where(routers.c.account == self.account)
+        return found if self.group is None else found.where(routers.c.group_name == self.group)
+
+
+def standing(engine: sa.Engine, some: Some, after: str = "", limit: int | None = None) -> list[Standing]:
+    """Return how routers are, by pdid, from the one AFTER a pdid on."""
+    found = _with_last_action(select(
+        routers, devices.c.seen.label("asked"), devices.c.attributes, actions.c.state, actions.c.reason,
+        actions.c.changed, actions.c.rollout, rollouts.c.title, rollouts.c.version.label("wanted"))).outerjoin(
+            devices, devices.c.pdid == routers.c.pdid).outerjoin(rollouts, rollouts.c.id == actions.c.rollout).where(
+                sa.func.lower(routers.c.pdid) > after.lower()).order_by(sa.func.lower(routers.c.pdid)).limit(limit)
     with reading(engine) as connection:
-        return [_standing(row) for row in connection.execute(found)]
+        return [_standing(row) for row in connection.execute(some.of(found))]
+
+
+def numbers(engine: sa.Engine, some: Some) -> Numbers:
+    """Count routers."""
+    def many(which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0)
+
+    found = _with_last_action(select(
+        sa.func.count(), many(routers.c.connected == 1), many(actions.c.state.in_(OPEN)),
+        many(actions.c.state == "failed")).select_from(routers))
+    with reading(engine) as connection:
+        return Numbers(*connection.execute(some.of(found)).one())
+
+
+def incidents(engine: sa.Engine, some: Some, limit: int) -> list[Incident]:
+    """Return what is noted of routers that somebody should look at."""
+    found = select(routers.c.pdid, routers.c.incident).where(routers.c.incident != "").order_by(
+        sa.func.lower(routers.c.pdid)).limit(limit)
+    with reading(engine) as connection:
+        return [Incident(*row) for row in connection.execute(some.of(found))]
+
+
+def _with_last_action(found: Any) -> Any:
+    last = select(actions.c.pdid, sa.func.max(actions.c.id).label("id")).group_by(actions.c.pdid).subquery()
+    return found.outerjoin(last, last.c.pdid == routers.c.pdid).outerjoin(actions, actions.c.id == last.c.id)
 
 
 def _standing(row: Any) -> Standing:
