@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,7 +17,7 @@ def of(prefix: "Prefix") -> dict[str, Any]:
     return {
         "Prefix": {
             "Base directory": prefix.paths.prefix(),
-            "UUID": open(prefix.paths.uuid(), encoding="utf-8").read().strip(),
+            "UUID": Path(prefix.paths.uuid()).read_text(encoding="utf-8").strip(),
             "Networks": {name: {"status": "up" if net.alive() else "down", "type": net.spec["type"],
                                 **({"gateway": net.gw()} if "gw" in net.spec else {}),
                                 **({"management": True} if net.is_management() else {})}

@@ -3,10 +3,11 @@
 A configuration is what a LagoInitFile says: ``domains`` (machines, by name, with ``nics``) and ``nets``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fussy.errors import FussyError
+from pdimage.lab import constants
 
 # The gateway has the first address; those before the first of a range for DHCP are for machines.
 FIRST_HOST, LAST_HOST = 2, 254
@@ -94,4 +95,13 @@ def give_hardware_addresses(conf: dict[str, Any]) -> None:
     positions = {name: position for position, name in enumerate(conf["domains"])}
     for name, number, nic in cards(conf):
         numbers = [int(part) for part in nic["ip"].split(".")] if "ip" in nic else [0, 0, positions[name], number]
-        nic.setdefault("mac", "54:52:" + ":".join(f"{part:02x}" for part in numbers))
+        nic.setdefault("mac", hardware_address(numbers))
+
+
+def hardware_address(numbers: Iterable[int]) -> str:
+    """Return the hardware address that ends with four NUMBERS.
+
+    >>> hardware_address([192, 168, 200, 2])
+    '54:52:c0:a8:c8:02'
+    """
+    return ":".join([constants.MAC_PREFIX, *(f"{number:02x}" for number in numbers)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fussy.errors import FussyError
-from pdimage.lab import acceleration, constants, utils
+from pdimage.lab import acceleration, topology, utils
 from pdimage.lab.keeping import Keeper
 from pdimage.lab.machine import VM, MachineFailed, _check_alive
 from pdimage.lab.network import BridgeNetwork, NATNetwork, Network
@@ -181,4 +181,4 @@ def _ip_to_mac(ip: str) -> str:
     >>> _ip_to_mac("192.168.200.2")
     '54:52:c0:a8:c8:02'
     """
-    return f"{constants.MAC_PREFIX}:" + ":".join(f"{int(part):02x}" for part in ip.split("."))
+    return topology.hardware_address(map(int, ip.split(".")))
