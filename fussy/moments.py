@@ -26,4 +26,4 @@ def _written(at: float, zone: tzinfo | None, form: str) -> str:
     try:
         return datetime.fromtimestamp(at, UTC).astimezone(zone).strftime(form)
     except (OverflowError, ValueError, OSError):
-        return f"{at:.0f}"
+        return str(at)

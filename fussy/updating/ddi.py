@@ -170,7 +170,7 @@ class Server:
 
     def task(self, base: Base) -> Task | None:
         """Return the action that BASE has a link to; None if it has none."""
-        kind = "confirmationBase" if "confirmationBase" in base.links else "deploymentBase"
+        kind = "deploymentBase" if "deploymentBase" in base.links else "confirmationBase"
         number, query = self._link(base, kind)
         if not number:
             return None

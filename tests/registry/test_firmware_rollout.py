@@ -89,7 +89,8 @@ def test_a_release_is_stopped_when_too_many_fall_back(start: Start, tmp_path: Pa
     assert states(joe, 2) == {owner: "cancelling", **dict.fromkeys(reached[1:], "failed")}
     said = paradrop(joe, "rollout", "wait", "2", code=1)
     assert said.splitlines()[1] == (
-        "stopped: 2 of the 2 routers of step 1 that are through failed, which is more than 20 %")
+        "stopped: 2 of the 2 routers of step 1 that are through failed, which is more than 20 %; "
+        "asked to let go: 1")
     routers[owner].run("--release", verb="hold")
     update_all(routers)
     assert states(joe, 2) == {owner: "cancelled", **dict.fromkeys(reached[1:], "failed")}
