@@ -4,8 +4,10 @@ Verbs are loaded when they run, so ``--help`` is quick on a slow device. Results
 """
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,9 @@ from fussy.commands import (
     verbose_option,
 )
 from fussy.errors import DamagedRelease
+
+if TYPE_CHECKING:
+    from fussy.target import Target
 
 
 @command("fussy-pack")
@@ -157,7 +162,22 @@ def rollback_command(release: str, target: Path, below_floor: bool, logfile: Pat
 
     start_logging(verbose, logfile)
     with ready(target) as held:
-        click.echo(rollback(held, release, below_floor=below_floor))
+        left = held.current_release()
+        now = rollback(held, release, below_floor=below_floor)
+        click.echo(now)
+        if left and _comes_again(held, left, now):
+            click.echo(f"fussy update may install {left.name} again; fussy hold keeps it from that", err=True)
+
+
+def _comes_again(target: "Target", left: Path, now: Path) -> bool:
+    """Whether an updater works on TARGET that nothing keeps from going from the release NOW to the newer one LEFT."""
+    from fussy import versions
+    from fussy.enable import description
+    from fussy.updating import record
+
+    newer = versions.key(description(left).version) > versions.key(description(now).version)
+    return newer and bool(record.load(target).at) and \
+        not record.current(record.load_owner(target), int(time.time())).held
 
 
 @command("failsafe")

@@ -161,5 +161,5 @@ def of_machine(error: Exception) -> FussyError | None:
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):  # click ends a command whose reader went
         return None
     place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
-    said = f"cannot go on:{f' {place}' if place else ''} {error.strerror or error}"
+    said = f"cannot go on: {f'{place}: ' if place else ''}{error.strerror or error}"
     return NoSpace(f"{said}; run fussy-clean or make room") if is_full(error) else SystemSetup(said)

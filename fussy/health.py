@@ -17,6 +17,7 @@ from fussy import behind, probes
 from fussy.errors import UnhealthyRelease
 from fussy.hooks import SEARCH_PATH
 from fussy.manifest import Check
+from fussy.trust import printable
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def _command(release: Path, command: Sequence[str], limit: float) -> tuple[str, 
             return "", "no answer"
     text = output.decode(errors="backslashreplace")
     if process.returncode:
-        return text, f"exit status {process.returncode}: {text.strip()[-200:]}"
+        said = printable(" / ".join(text.strip().splitlines()[-3:]))[-200:]
+        return text, f"exit status {process.returncode}{f': {said}' if said else ''}"
     return text, ""
 
 

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fussy.errors import HookFailed
+from fussy.trust import printable
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def _read(descriptor: int) -> bytes | None:
 
 
 def _note(line: bytes, name: str, last: deque[str]) -> None:
-    text = line[:500].decode(errors="backslashreplace").strip()
+    text = printable(line[:500].decode(errors="backslashreplace").strip())
     if text:
         last.append(text)
         log.info("%s: %s", name, text)

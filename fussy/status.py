@@ -182,7 +182,7 @@ def _waits(trial: OnTrial) -> str:
 
 def _update_lines(update: Update) -> Iterator[str]:
     if update.at:
-        yield f"update    {utc(update.at)} {update.outcome}: {update.line}"
+        yield f"update    {utc(update.at)} {update.line}"
     if update.checked:
         yield f"checked   {utc(update.checked)}"
     if update.source:

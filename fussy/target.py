@@ -172,5 +172,6 @@ def unwritable(path: str | Path, error: OSError) -> FussyError:
     """Return the error that says why the target can't be changed."""
     if is_full(error):
         return NoSpace(f"cannot write to {path}: {error.strerror}; make room there, for instance with fussy-clean")
-    return SystemSetup(f"cannot write to {path}: {error.strerror}; make it writable, run as root, or choose another "
+    what = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return SystemSetup(f"cannot write to {path}: {what}; make it writable, run as root, or choose another "
                        "with --target")

@@ -38,6 +38,7 @@ def status(target: Path, settings: Path, as_json: bool, prometheus: Path | None)
     from fussy import metrics, uptime
     from fussy.status import lines
     from fussy.status import status as ask
+    from fussy.trust import printable
 
     found = ask(find(target), settings)
     if prometheus:
@@ -46,7 +47,7 @@ def status(target: Path, settings: Path, as_json: bool, prometheus: Path | None)
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     elif not prometheus:
         for line in lines(found):
-            click.echo(line)
+            click.echo(printable(line))
 
 
 @command("check")

@@ -35,6 +35,8 @@ def make(path: Path, passphrase: str = "") -> SSlibKey:
             disk.create_file(file, data, mode)
         except FileExistsError as error:
             raise SystemSetup(f"cannot make the key {path}: {file} is there already; choose another name") from error
+        except FileNotFoundError as error:
+            raise SystemSetup(f"cannot make the key {path}: there is no directory {path.parent}") from error
     return SSlibKey.from_crypto(key.public_key())
 
 

@@ -79,15 +79,19 @@ class Published:
             if not newer.signed.get_root_verification_result(older.signed, newer.signed_bytes, newer.signatures):
                 wrong.append(f"root {newer.signed.version} is not signed by enough keys")
         if lacks := missing(self.roots[0], "root", self.roots[0].signed):
-            wrong.append(f"root {self.roots[0].signed.version} lacks {lacks} signatures")
+            wrong.append(f"root {self.roots[0].signed.version} lacks {_signatures(lacks)}")
         lines = self.targets.signed.delegations.roles if self.targets.signed.delegations else {}
         for name in ("targets", "snapshot", "timestamp", *(lines or {})):
             meta = self.role(name)
             if meta is None:
                 wrong.append(f"{name} is delegated and not there")
             elif lacks := missing(meta, name, self.delegator(name)):
-                wrong.append(f"{name} lacks {lacks} signatures")
+                wrong.append(f"{name} lacks {_signatures(lacks)}")
         return wrong
+
+
+def _signatures(count: int) -> str:
+    return "1 signature" if count == 1 else f"{count} signatures"
 
 
 def missing(meta: Meta, role: str, delegator: Root | Targets) -> int:

@@ -30,8 +30,9 @@ _new_passphrase = click.option("--new-passphrase-file", type=PATH,
 @click.option("-e", "--encrypt-for", multiple=True, metavar="KEY",
               help="Encrypt deltas and parts, and trees that are packed, for this key (repeatable).")
 @click.option("--sign-with", default="", metavar="KEY", help="Sign them with this key instead of gpg's default key.")
-@click.option("--keep", type=int, default=4, show_default=True, help="Make deltas from as many earlier releases.")
-@click.option("--grace", type=float, default=14.0, show_default=True,
+@click.option("--keep", type=click.IntRange(0, 100), default=4, show_default=True,
+              help="Make deltas from as many earlier releases.")
+@click.option("--grace", type=click.FloatRange(0), default=14.0, show_default=True,
               help="Days for which files stay that the channel no longer names.")
 @_new_passphrase
 def init(session: Session, products: tuple[str, ...], role_keys: tuple[str, ...], thresholds: tuple[str, ...],
@@ -43,6 +44,14 @@ def init(session: Session, products: tuple[str, ...], role_keys: tuple[str, ...]
     Put that file into the firmware as /etc/fussy/keys/root.json: devices begin with it.
     Then take the secret halves of root and targets out of the private directory, and keep them offline.
     """
+    from fussy.gpg import choose_signer
+    from fussy.gpghome import list_keys
+    from fussy.trust import choose_key, key_query
+
+    for key in encrypt_for:
+        choose_key(list_keys(None, key_query(key, "E")), key, "E")
+    if sign_with:
+        choose_signer(None, sign_with)
     wanted: dict[str, roles.Signers] = {}
     counts = {role: number(role, count) for role, count in pairs(thresholds, "thresholds")}
     files: dict[str, list[Path]] = {}
@@ -72,7 +81,8 @@ def days_of(values: tuple[str, ...]) -> Days:
     try:
         return msgspec.convert(dict(pairs(values, "days")), Days, strict=False)
     except msgspec.ValidationError as error:
-        raise click.UsageError(f"wrong --days: {error}") from error
+        raise click.UsageError("write --days as ROLE=NUMBER, a number above 0, and root, targets, product, snapshot or "
+                               f"timestamp for ROLE ({error})") from error
 
 
 def with_keyring(session: Session, settings: Settings, signers: tuple[str, ...]) -> Settings:

@@ -29,8 +29,10 @@ def sign(session: Session, files: tuple[Path, ...]) -> None:
         for keyid in signing.sign_file(path, ring, published):
             click.echo(f"  signed by {keyid}")
             signed += 1
+    if not chosen:
+        raise SystemSetup(f"cannot sign: nothing is prepared in {session.where.prepared}; name files that are")
     if not signed:
-        raise SystemSetup(f"cannot sign {', '.join(map(str, chosen)) or session.where.prepared}: no key is here that "
+        raise SystemSetup(f"cannot sign {', '.join(map(str, chosen))}: no key is here that "
                           "should and has not signed; name one with --key")
 
 

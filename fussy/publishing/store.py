@@ -59,8 +59,8 @@ def admit(where: Places, product: str, file: Path) -> Stored:
                 if one.digest == manifest.digest(data):
                     return one
                 if one.name == described.name:
-                    raise SystemSetup(f"cannot add {file}: the store has another release {one.name}; devices tell "
-                                      "releases by their names, so give this one a new name")
+                    raise SystemSetup(f"cannot add {one.name}: {product} has another release of this name; devices "
+                                      "tell releases by their names, so give this one a new name")
             disk.publish(staged, held.release(described.name))
         finally:
             disk.empty(held.staging)

@@ -81,7 +81,7 @@ def worst(errors: list[FussyError]) -> FussyError:
     for kind in (UntrustedChannel, TooSlow):
         if of_kind := [str(error) for error in errors if isinstance(error, kind)]:
             return kind(f"cannot update: {'; '.join(of_kind)}")
-    reasons = "; ".join(map(str, errors)) or "none of them is there"
+    reasons = "; ".join(map(str, errors)) or "no directory that `sources` names holds one now (with metadata/ in it)"
     return Unreachable(f"cannot reach a source of the channel: {reasons}")
 
 

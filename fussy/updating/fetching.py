@@ -36,7 +36,8 @@ def locked(target: Target) -> Iterator[Path]:
     except OSError as error:
         if is_full(error):
             raise
-        raise SystemSetup(f"cannot update {target.root}: {error.strerror}: {error.filename}; run as root") from error
+        raise SystemSetup(f"cannot update {target.root}: {error.strerror}: {error.filename}; make it "
+                          "writable, or run as root") from error
     try:
         yield place
     finally:

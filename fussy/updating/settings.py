@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -128,7 +128,8 @@ def parse(found: dict[str, Any]) -> tuple[Settings, list[str]]:
         try:
             good[name] = msgspec.convert(value, types[name])
         except msgspec.ValidationError as error:
-            mistakes.append(f"{name}: {error}")
+            words = f"write one of {', '.join(get_args(types[name]))}; " if get_origin(types[name]) is Literal else ""
+            mistakes.append(f"{name}: {words}{error}")
     settings = Settings(**good)
     bad = {mistake.partition(":")[0] for mistake in mistakes}
     return settings, mistakes + [mistake for mistake in _problems(settings) if mistake.partition(":")[0] not in bad]

@@ -138,7 +138,7 @@ def _refresh(place: Path, root: bytes, source: sources.Source, clock: Clock, pro
     except RepositoryError as error:
         raise UntrustedChannel(_attack(error, fetcher.last, clock)) from error
     except DownloadError as error:
-        raise sources.Missing(f"{source.name}: {error}") from error
+        raise sources.Missing(str(error)) from error
     described = _described(cache, product)
     _check_expiry(described, clock)
     floor = load_floor(place)

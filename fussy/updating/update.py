@@ -119,7 +119,6 @@ class Run:
             told = error if isinstance(error, FussyError) else of_machine(error)
             if told is None:
                 raise
-            log.info("%s", told)
             outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(told, kind)), "failed")
             line, code = str(told), told.exit_code
         liars = [f"not believed: {error}" for error in self.troubles

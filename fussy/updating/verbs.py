@@ -65,10 +65,10 @@ def update_command(
 
     start_logging(verbose, logfile)
     wanted = owners.load(settings)
+    found = targets.find(target)
     watched = sys.stdout.isatty() or verbose or as_json or check or dry_run or insist
     if not (watched or no_delay or page):
         time.sleep(random.uniform(0, wanted.random_delay))
-    found = targets.find(target)
     old = record.load(found)
     wish = update.Wish(check, dry_run, insist)
     if page:

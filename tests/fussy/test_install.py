@@ -264,6 +264,7 @@ def test_a_daemon_that_a_hook_starts_does_not_hold_the_install(firmware: Firmwar
 @pytest.mark.parametrize(("hook", "words"), [
     ("#!/bin/sh\nkill -9 $$\n", "killed by SIGKILL"),
     ("#!/bin/sh\necho the last words\nexit 7\n", "exit status 7: the last words"),
+    ("#!/bin/sh\nprintf 'red \\033[31m\\n\\nand blue\\n'\nexit 7\n", r"exit status 7: red \?\[31m / and blue"),
 ])
 def test_a_hook_that_fails_says_why(firmware: Firmware, hook: str, words: str) -> None:
     firmware.install(firmware.pack("fw-1", {"a": "1"}))

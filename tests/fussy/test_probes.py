@@ -199,6 +199,15 @@ def test_answers_that_are_none_are_passed_over() -> None:
         assert not probes.resolves(none, 7)
 
 
+@pytest.mark.parametrize(("script", "reason"), [
+    ("exit 3", "exit status 3"), ("printf 'one\\ntwo \\033[31m\\n'; exit 3", "exit status 3: one / two ?[31m"),
+    ("seq 5; exit 3", "exit status 3: 3 / 4 / 5")])
+def test_what_a_command_says_makes_one_harmless_line(tmp_path: Path, script: str, reason: str) -> None:
+    with pytest.raises(UnhealthyRelease) as failed:
+        health.check(tmp_path, [Check("app", command=["sh", "-c", script], seconds=0.1)])
+    assert str(failed.value).partition("within 0.1 s: ")[2] == reason
+
+
 def test_units_are_asked_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(

@@ -83,7 +83,7 @@ def test_a_name_belongs_to_one_release(made: Channel) -> None:
     other = Path(made.place / "other" / "firmware-1")
     other.mkdir(parents=True)
     (other / "a").write_text("2")
-    assert "has another release firmware-1" in made("add", "router", other, fails=40)
+    assert "cannot add firmware-1: router has another release of this name" in made("add", "router", other, fails=40)
 
 
 def test_deltas_of_an_encrypted_bundle_are_not_left_open(made: Channel) -> None:

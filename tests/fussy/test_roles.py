@@ -238,7 +238,7 @@ def test_a_stolen_key_of_a_product_line_signs_nothing_any_more(made: Channel) ->
     forged = copy.deepcopy(published.products["router"])
     assert stolen
     forged.sign(stolen)
-    assert published.with_role("router", forged).faults() == ["router lacks 1 signatures"]
+    assert published.with_role("router", forged).faults() == ["router lacks 1 signature"]
     assert len(made.offered()) == 1
 
 
@@ -321,3 +321,18 @@ def test_product_lines_come_go_and_come_back(made: Channel) -> None:
 def test_wrong_settings_are_said(made: Channel) -> None:
     (made.where.private / "settings.json").write_text('{"keep": "many"}')
     assert "settings.json: Expected `int`, got `str` - at `$.keep`" in made("renew", "root", fails=40)
+
+
+def test_what_a_channel_can_not_have_is_refused_before_it_is_made(tmp_path: Path, keys: Keys) -> None:
+    one = Channel(tmp_path, keys)
+    for options, code, why in (
+        (("-e", "nobody@example.org"), 40, "cannot encrypt for 'nobody@example.org': there is no such key in the ring"),
+        (("--sign-with", "nobody@example.org"), 40, "cannot sign with 'nobody@example.org': there is no such key"),
+        (("--keep", "-3"), 2, "-3 is not in the range 0<=x<=100"),
+        (("--days", "root=long"), 2, "write --days as ROLE=NUMBER"),
+        (("--threshold", "root=2"), 40, "cannot have root signed by 2 of 1 keys"),
+    ):
+        assert why in one("init", "-p", "router", *options, fails=code)
+        assert not one.where.metadata.exists()
+    assert "cannot sign: nothing is prepared in" in one("sign", fails=40)
+    assert "there is no directory" in CliRunner().invoke(keys_command, ["channel", str(tmp_path / "no/key.pem")]).output

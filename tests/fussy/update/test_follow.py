@@ -94,3 +94,25 @@ def test_files_of_the_channel_for_others(channel: Channel, router: Router) -> No
     channel("withdraw", "router", "firmware-1")
     with pytest.raises(SystemSetup, match="does not offer it any more"):
         fetching.fetch(router.found, router.settings, part, router.keyring)
+
+
+def test_who_goes_back_by_hand_is_told_that_the_updater_goes_on(channel: Channel, router: Router) -> None:
+    for number in (1, 2):
+        channel.add(number)
+        router.update(expect="updated")
+    told = "fussy update may install firmware-2 again; fussy hold keeps it from that\n"
+    assert router.run(verb="rollback") == f"{router.target / 'firmware-1'}\n{told}"
+    assert router.run("firmware-2", verb="rollback") == f"{router.target / 'firmware-2'}\n", "that is no way back"
+    router.run(verb="hold")
+    assert router.run(verb="rollback") == f"{router.target / 'firmware-1'}\n"
+
+
+def test_a_wrong_address_is_told_in_one_line(channel: Channel, server: Server, router: Router, tmp_path: Path) -> None:
+    wrong = f"{server.url}/nothing"
+    for sources, line in (
+        ([wrong], f"{wrong} has no metadata/timestamp.json (HTTP status 404)"),
+        ([tmp_path], "no directory that `sources` names holds one now (with metadata/ in it)"),
+    ):
+        router.set(*sources)
+        done = router.update(expect="unreachable")
+        assert (done.line, done.exit_code) == (f"cannot reach a source of the channel: {line}", 50)

@@ -166,16 +166,18 @@ def test_a_usb_stick_is_asked_where_it_is_plugged_in(repository: Repository, rou
     assert server.requests == ["metadata/timestamp.json"], "whether there is something newer"
     router.set(f"{tmp_path}/nowhere/*")
     gone = router.update(check=True, expect="unreachable")
-    assert gone.exit_code == 50 and "none of them is there" in gone.line
+    assert gone.exit_code == 50 and "no directory that `sources` names holds one now" in gone.line
 
 
 def test_mistakes_in_the_settings_are_told_all_at_once(tmp_path: Path) -> None:
     path = tmp_path / "update.toml"
-    path.write_text('sources = ["ftp://x"]\nwindow = "late"\nbandwidht = 5\nbandwidth = 10\npatience = "long"\n')
+    path.write_text('sources = ["ftp://x"]\nwindow = "late"\nbandwidht = 5\nbandwidth = 10\npatience = "long"\n'
+                    'mode = "manual"\n')
     with pytest.raises(SystemSetup) as caught:
         settings.load(path)
     for part in ("'ftp://x' is neither", "product: name", "'late' is no window", "no setting 'bandwidht'",
-                 "must not be below lowest_speed", "patience: Expected `float`"):
+                 "must not be below lowest_speed", "patience: Expected `float`",
+                 "mode: write one of automatic, notify, off;"):
         assert part in str(caught.value)
     path.write_text('[hawkbit]\nurl = "/x"\ntenant = "joe"\ntoken = "a"\ntoken_file = "/b"\naway_hours = -1\n')
     with pytest.raises(SystemSetup, match="hawkbit: url: '/x' is not .*; hawkbit: name: .*; hawkbit: token: .*; "
