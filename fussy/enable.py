@@ -24,7 +24,16 @@ from typing import Literal, NoReturn
 import msgspec
 
 from fussy import checked, disk, health, hooks, manifest, owner, state, trial, uptime, versions, watchdog
-from fussy.errors import BadBundle, FussyError, HookFailed, Reverted, SystemSetup, UnhealthyRelease, Unrecoverable
+from fussy.errors import (
+    BadBundle,
+    FussyError,
+    HookFailed,
+    Reverted,
+    SystemSetup,
+    UnhealthyRelease,
+    Unrecoverable,
+    words,
+)
 from fussy.target import Target
 
 log = logging.getLogger(__name__)
@@ -69,7 +78,7 @@ def make_current(target: Target, release: Path, action: Literal["install", "roll
             disk.swap_link(target.current, release.name)
         except (HookFailed, OSError) as error:
             log.info("%s", error)
-            bring_back(target, previous, failed=release, reason=str(error), discard=action == "install",
+            bring_back(target, previous, failed=release, reason=words(error), discard=action == "install",
                        excused=isinstance(error, OSError))
         finish(target, release, previous, action)
 
@@ -85,7 +94,7 @@ def finish(target: Target, release: Path, previous: Path | None, action: Action)
         after_swap(target, release, previous, action, going.worked if going else {})
     except (HookFailed, UnhealthyRelease, SystemSetup, OSError) as error:
         log.info("%s", error)
-        bring_back(target, previous, failed=release, reason=str(error), excused=isinstance(error, OSError))
+        bring_back(target, previous, failed=release, reason=words(error), excused=isinstance(error, OSError))
     old = state.load(target)
     done = msgspec.structs.replace(
         old, previous=previous.name if previous and previous != release else old.previous)
@@ -231,13 +240,13 @@ def _revive(target: Target, release: Path, failed: Path) -> str:
     try:
         before_swap(target, release, failed, "fallback")
     except (FussyError, OSError) as error:
-        problems.append(str(error))
+        problems.append(words(error))
     try:
         if target.current_release() != release:
             disk.swap_link(target.current, release.name)
         after_swap(target, release, failed, "fallback")
     except (FussyError, OSError) as error:
-        problems.append(str(error))
+        problems.append(words(error))
     for problem in problems:
         log.error("%s", problem)
     return "; ".join(problems)

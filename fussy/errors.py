@@ -152,14 +152,30 @@ def full(place: str | os.PathLike[str], error: OSError) -> str:
     return f"the quota in {place} is used up" if error.errno == errno.EDQUOT else f"{place} is full"
 
 
-def of_machine(error: Exception) -> FussyError | None:
-    """Return what to say where the machine failed: its disk, its memory, a device. None: ERROR is something else."""
+def words(error: Exception) -> str:
+    """Return an error in words; one of the operating system with its file.
+
+    >>> words(OSError(17, "File exists", "/opt")), words(OSError(5, "Input/output error")), words(OSError("odd"))
+    ('/opt: File exists', 'Input/output error', 'odd')
+    """
+    if not isinstance(error, OSError):
+        return str(error)
+    place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return f"{f'{place}: ' if place else ''}{error.strerror or error}"
+
+
+def of_machine(error: Exception, place: str | os.PathLike[str] = "") -> FussyError | None:
+    """Return what to say where the machine failed: its disk, its memory, a device. None: ERROR is something else.
+
+    PLACE is where it worked, for an error that names no file.
+    """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM) or (
             isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
         return SystemSetup("cannot go on: this machine has not enough memory; end other programs, or allow this one "
                            "more, and try again")
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):  # click ends a command whose reader went
         return None
-    place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
-    said = f"cannot go on: {f'{place}: ' if place else ''}{error.strerror or error}"
-    return NoSpace(f"{said}; run fussy-clean or make room") if is_full(error) else SystemSetup(said)
+    said = f"cannot go on: {f'{place}: ' if place and not error.filename else ''}{words(error)}"
+    if is_full(error):
+        return NoSpace(f"{said}; run fussy-clean or make room")
+    return SystemSetup(f"{said}; the disk may be failing, see dmesg" if error.errno == errno.EIO else said)

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import msgspec
 
 from fussy import channel, disk, moments
-from fussy.errors import BadBundle, NoSpace, SystemSetup, UntrustedChannel, full, is_full
+from fussy.errors import BadBundle, NoSpace, SystemSetup, UntrustedChannel, full, is_full, words
 from fussy.updating import sources
 from fussy.updating.choose import Found
 from fussy.updating.clock import Clock
@@ -111,7 +111,7 @@ def refresh(place: Path, root: bytes, source: sources.Source, clock: Clock, prod
             raise NoSpace(f"cannot look for updates: {full(place, error)}; run fussy-clean or make room") from error
         if not cache.is_dir():
             raise
-        log.warning("the cache of metadata can't be used (%s): starting from the shipped root", error)
+        log.warning("the cache of metadata can't be used (%s): starting from the shipped root", words(error))
         shutil.rmtree(cache)
         return _refresh(place, root, source, clock, product)
 

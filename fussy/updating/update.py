@@ -32,6 +32,7 @@ from fussy.errors import (
     UntrustedChannel,
     UnusableDelta,
     of_machine,
+    words,
 )
 from fussy.target import Target
 from fussy.updating import device, downloads, fetching, history, record, sources, trusted
@@ -116,7 +117,7 @@ class Run:
         except Busy:
             raise
         except (FussyError, OSError, MemoryError, RuntimeError) as error:
-            told = error if isinstance(error, FussyError) else of_machine(error)
+            told = error if isinstance(error, FussyError) else of_machine(error, self.target.root)
             if told is None:
                 raise
             outcome = next((outcome for kind, outcome in _OF_ERRORS if isinstance(told, kind)), "failed")
@@ -315,7 +316,7 @@ def noted() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log.warning("cannot note how this run ended: %s", error)
+        log.warning("cannot note how this run ended: %s", words(error))
 
 
 def _facts(settings: Settings, me: Device) -> str:

@@ -131,9 +131,12 @@ def _watched(process: int) -> bool:
     return "State:\tt" in Path(f"/proc/{process}/status").read_text()
 
 
-def points(command: Command, target: Path, log: Path, codes: Sequence[int] = (0,)) -> list[Point]:
-    """Return every point at which COMMAND, run undisturbed, is about to change something below TARGET."""
-    done = trace(command, "-e", f"trace={CHANGING}", "-o", str(log))
+def points(
+    command: Command, target: Path, log: Path, codes: Sequence[int] = (0,), calls: str = CHANGING
+) -> list[Point]:
+    """Return every point at which COMMAND, run undisturbed, is about to change something below TARGET, or to do
+    another of these CALLS there."""
+    done = trace(command, "-e", f"trace={calls}", "-o", str(log))
     assert done.code in codes, done.said
     seen: Counter[str] = Counter()
     found = []

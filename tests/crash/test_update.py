@@ -15,7 +15,7 @@ import pytest
 
 from fussy import state
 from fussy.errors import OnlyRefused
-from tests.crash.killing import Point, copy, fail_at, kill_at, points, run_short
+from tests.crash.killing import CHANGING, Done, Point, copy, fail_at, kill_at, points, run_short
 from tests.fussy.channels import Channel
 from tests.fussy.conftest import Keys
 from tests.fussy.update.router import Router
@@ -101,7 +101,7 @@ def place(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield Place(channel, server, Router(tmp_path, keys, channel.where.metadata / "1.root.json", server.url))
 
 
-def disturbed(scene: Scene, place: Place, calls: str = "") -> Iterator[Point]:
+def disturbed(scene: Scene, place: Place, calls: str = "", traced: str = CHANGING) -> Iterator[Point]:
     """Yield each point of a scene, with all as it was before, and look at what is left when it was disturbed there."""
     router = place.router
     scene.prepare(place)
@@ -109,7 +109,7 @@ def disturbed(scene: Scene, place: Place, calls: str = "") -> Iterator[Point]:
     copy(router.target, template)
     router.update()  # imports what is needed, so that the calls of all runs are the same
     copy(template, router.target)
-    found = points(place.command(), router.target, router.place / "strace", (scene.code,))
+    found = points(place.command(), router.target, router.place / "strace", (scene.code,), traced)
     if scene.swap:
         found = found[next(i for i, point in enumerate(found) if "/current~" in point.text):]
     for point in found:
@@ -141,9 +141,21 @@ def test_a_disk_that_fails_at_every_write(name: str, error: str, place: Place) -
     """And what that has stopped is not held against the release."""
     scene = SCENES[name]
     for point in disturbed(replace(scene, calls=""), place, "openat|p?write|mkdir|rename|symlink|link\\("):
-        done = fail_at(place.command(), point, error)
-        assert done.code in (0, 3, 4, 23, 40), (point, done)
-        assert "fussy update: " in done.said, (point, done)
+        fails_well(fail_at(place.command(), point, error), point)
+
+
+def test_a_quota_that_shows_at_every_sync(place: Place) -> None:
+    """As where the file system lies on a server, or decides late where to put what was written."""
+    found = [fails_well(fail_at(place.command(), point, "EDQUOT"), point)
+             for point in disturbed(SCENES["delta"], place, traced="fsync,syncfs")]
+    assert found.count(23) > 10 and found.count(3) == 2
+
+
+def fails_well(done: Done, point: Point) -> int:
+    """Check that a run on a failing disk ended in an outcome for people; return its exit code."""
+    assert done.code in (0, 3, 4, 23, 40), (point, done)
+    assert "fussy update: " in done.said and "Errno" not in done.said, (point, done)
+    return done.code
 
 
 def test_memory_that_is_short(place: Place) -> None:
