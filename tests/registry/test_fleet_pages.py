@@ -173,6 +173,16 @@ def test_a_roll_out_is_started_stopped_and_led_without_scripts(server: Server, p
     assert plain.page.inner_text(".numbers").split("\n")[-2:] == ["2", "cancelled"]
     assert plain.page.locator("main button").count() == 0
 
+    plain.go("/fleet/rollouts/new")
+    plain.page.select_option("[name=group]", "ann.field")
+    plain.fill(steps="100")
+    plain.page.check("[name=confirm]")
+    plain.press("Start the roll-out")
+    assert "4\nto be confirmed" in plain.page.inner_text(".numbers")
+    assert "by somebody at each router, before it begins there" in plain.text()
+    window.go(f"/fleet/rollouts/{number + 1}")
+    window.look("fleet-unconfirmed")
+
 
 def test_pages_may_what_the_api_lets_them(server: Server, plain: Window) -> None:
     eve, owner = register(server, "eve"), register(server, "owner")

@@ -1,5 +1,6 @@
 """The router's end of the link, before a server that does as it is told."""
 
+import asyncio
 import json
 import logging
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from face import Router
@@ -21,9 +23,11 @@ from paradrop.backend.link.messages import (
     Answer,
     Credit,
     End,
+    Facts,
     Later,
     Look,
     Open,
+    Outcome,
     Ping,
     Pong,
     Report,
@@ -312,13 +316,51 @@ def test_facts_are_reported_once_a_minute_and_outcomes_at_once(
     assert isinstance(heard, Report) and heard.outcome is None
     assert [chute.name for chute in heard.facts.chutes] == ["one"]
     assert heard.facts.firmware is not None and heard.facts.firmware["target"] == str(home / "firmware")
+    monkeypatch.setattr(messages, "REPORT_SECONDS", 3600.0)
     face.store.add("two")
     history.append(place, history.Event(2, "reverted", "firmware-9: the page is not there", 3, to_version="9"))
-    heard = link.hear(0.9)
+    heard = link.hear()
     assert isinstance(heard, Report) and heard.outcome is not None
     assert (heard.outcome.outcome, heard.outcome.line, heard.outcome.release) == (
         "reverted", "firmware-9: the page is not there", "9")
     assert [chute.name for chute in heard.facts.chutes] == ["one", "two"]
+
+
+def test_an_outcome_is_told_with_what_was_there_when_it_was_seen() -> None:
+    """A report that is due while the router is still being looked at waits for that."""
+    outcomes = SimpleNamespace(unsent=(), told=lambda outcome: setattr(outcomes, "unsent", ()))
+    seen, go, said = threading.Event(), threading.Event(), list[str]()
+
+    def look_around() -> Facts:
+        outcomes.unsent = (Outcome(1, "updated", "to 2", "2"),)
+        seen.set()
+        assert go.wait(60)
+        return Facts("2.0")
+
+    async def send(frame: str) -> None:
+        said.append(frame)
+
+    async def ping() -> asyncio.Task[None]:
+        return asyncio.create_task(asyncio.sleep(0))
+
+    async def run() -> None:
+        world = agent.World(None, look_around, outcomes, lambda: None, lambda word, line: None)  # type: ignore[arg-type]
+        one = agent.Agent(Identity("pd.joe.aardvark", "", ""), world)
+        looking = asyncio.create_task(one._look_around())
+        await asyncio.to_thread(seen.wait)
+        report = asyncio.create_task(one._report(SimpleNamespace(send=send, ping=ping)))  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        assert said == []
+        go.set()
+        await looking
+        while outcomes.unsent:
+            await asyncio.sleep(0.01)
+        report.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    heard, = (messages.from_router(frame) for frame in said)
+    assert isinstance(heard, Report) and heard.outcome
+    assert (heard.facts.paradrop, heard.outcome.line) == ("2.0", "to 2")
 
 
 def test_what_happened_without_the_server_is_told_later(face: Router, hub: Hub, home: Path) -> None:

@@ -72,6 +72,8 @@ class Agent:
         self._world = world
         self._facts = Facts(fussy.__version__)
         self._changed = asyncio.Event()
+        # held while facts and outcomes are looked at, in another thread, so that they belong together
+        self._looking = asyncio.Lock()
 
     async def run(self) -> None:
         """Keep the link."""
@@ -98,14 +100,15 @@ class Agent:
             await self._look_around()
 
     async def _look_around(self) -> None:
-        try:
-            facts = await asyncio.to_thread(self._world.facts)
-        except Exception:
-            log.exception("cannot look at the router's facts")
-            return
-        if self._world.outcomes.unsent or not same(facts, self._facts):
-            self._facts = facts
-            self._changed.set()
+        async with self._looking:
+            try:
+                facts = await asyncio.to_thread(self._world.facts)
+            except Exception:
+                log.exception("cannot look at the router's facts")
+                return
+            if self._world.outcomes.unsent or not same(facts, self._facts):
+                self._facts = facts
+                self._changed.set()
 
     async def _link(self) -> Ended:
         """Have one link as long as it lasts; return why it is over."""
@@ -175,12 +178,15 @@ class Agent:
         told, when = self._facts, time.monotonic()
         with contextlib.suppress(ConnectionClosed, TimeoutError):  # that is found out by who receives
             while True:
-                for outcome in self._world.outcomes.unsent:
-                    await connection.send(_text(self._facts, outcome))
-                    await asyncio.wait_for(await connection.ping(), ANSWER_SECONDS)  # then the server has read it
-                    self._world.outcomes.told(outcome)
-                    told, when = self._facts, time.monotonic()
                 self._changed.clear()
+                async with self._looking:
+                    facts, unsent = self._facts, self._world.outcomes.unsent
+                for outcome in unsent:
+                    await connection.send(_text(facts, outcome))
+                    await asyncio.wait_for(await connection.ping(), ANSWER_SECONDS)  # then the server has read it
+                    async with self._looking:
+                        self._world.outcomes.told(outcome)
+                    told, when = facts, time.monotonic()
                 due = when + messages.REPORT_SECONDS - time.monotonic()
                 if not same(self._facts, told) and due <= 0:
                     await connection.send(_text(self._facts, None))

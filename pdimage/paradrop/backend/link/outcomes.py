@@ -36,7 +36,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Outcomes:
-    """The outcomes of one target. Only the link's thread uses it."""
+    """The outcomes of one target. The link uses it, one thread at a time."""
 
     def __init__(self) -> None:
         directory = Path(settings.CONFIG_HOME_DIR) / "link"
