@@ -177,5 +177,5 @@ def of_machine(error: Exception, place: str | os.PathLike[str] = "") -> FussyErr
         return None
     said = f"cannot go on: {f'{place}: ' if place and not error.filename else ''}{words(error)}"
     if is_full(error):
-        return NoSpace(f"{said}; run fussy-clean or make room")
+        return NoSpace(f"{said}; run fussy-clean --no-spare or make room")
     return SystemSetup(f"{said}; the disk may be failing, see dmesg" if error.errno == errno.EIO else said)

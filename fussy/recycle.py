@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fussy import checked, disk, manifest, tree
@@ -67,15 +68,21 @@ def room(target: Target) -> int | None:
     """Return the bytes on the disk that only the spare holds; None: there is no spare."""
     if not target.spare.is_dir():
         return None
+    facts, noted = os.lstat(target.spare), target.checked.stat().st_mtime_ns if target.checked.is_file() else 0
+    return _held(os.fsencode(target.spare), facts.st_ino, facts.st_ctime_ns, noted)
+
+
+@lru_cache(maxsize=1)  # some ask every few seconds; a spare changes only by commands that write `checked` as well
+def _held(spare: bytes, *changes: int) -> int:
     blocks, inside = 0, [b""]
     try:
-        for name, _, facts in _walk(os.fsencode(target.spare), inside):
+        for name, _, facts in _walk(spare, inside):
             if stat.S_ISDIR(facts.st_mode) and name != b".":
                 inside.append(name + b"/")
             if stat.S_ISDIR(facts.st_mode) or facts.st_nlink == 1:
                 blocks += facts.st_blocks
     except OSError as error:  # an install may be at work
-        log.info("%s: %s", target.spare, error)
+        log.info("%s: %s", os.fsdecode(spare), error)
     return blocks * 512
 
 

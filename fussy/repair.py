@@ -169,7 +169,8 @@ class _Work:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         disk.empty(self._target.staging)
         if isinstance(error, OSError) and is_full(error):
-            raise NoSpace(f"cannot repair: {full(self._target.root, error)}; run fussy-clean or make room") from error
+            raise NoSpace(f"cannot repair: {full(self._target.root, error)}; run fussy-clean --no-spare or make room"
+                          ) from error
 
     def write(self, content: str, data: Iterable[bytes | memoryview], faults: list[Fault]) -> bool:
         """Write the file with CONTENT (a SHA-256) from DATA; return whether DATA has it.

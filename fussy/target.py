@@ -171,7 +171,8 @@ def _writable(path: str | Path, step: Callable[[], object]) -> None:
 def unwritable(path: str | Path, error: OSError) -> FussyError:
     """Return the error that says why the target can't be changed."""
     if is_full(error):
-        return NoSpace(f"cannot write to {path}: {error.strerror}; make room there, for instance with fussy-clean")
+        return NoSpace(f"cannot write to {path}: {error.strerror}; make room there, for instance with "
+                       "fussy-clean --no-spare")
     what = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
     return SystemSetup(f"cannot write to {path}: {what}; make it writable, run as root, or choose another "
                        "with --target")

@@ -108,7 +108,8 @@ def refresh(place: Path, root: bytes, source: sources.Source, clock: Clock, prod
         return _refresh(place, root, source, clock, product)
     except (OSError, RecursionError) as error:
         if isinstance(error, OSError) and is_full(error):
-            raise NoSpace(f"cannot look for updates: {full(place, error)}; run fussy-clean or make room") from error
+            raise NoSpace(f"cannot look for updates: {full(place, error)}; run fussy-clean --no-spare or make room"
+                          ) from error
         if not cache.is_dir():
             raise
         log.warning("the cache of metadata can't be used (%s): starting from the shipped root", words(error))
