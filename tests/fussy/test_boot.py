@@ -100,7 +100,11 @@ def test_the_page_shows_what_can_be_done(machine: Machine, tmp_path: Path) -> No
         machine.run(f"cd {BOOT} && {line}")
     assert "fussy-recover.service" in machine.run("ls /etc/systemd/system/sysinit.target.wants").stdout
     assert "fussy-trial.timer" in machine.run("ls /etc/systemd/system/timers.target.wants").stdout
-    trial, checks = re.findall(r"::\n\n((?:    [^$\n].*\n)+)", page)
+    trial, reboot, checks = re.findall(r"::\n\n((?:    [^$\n].*\n)+)", page)
+    units = "/etc/systemd/system"
+    machine.run(f"mkdir {units}/fussy-trial.service.d && cat >{units}/fussy-trial.service.d/reboot.conf <<'END'\n"
+                f"{textwrap.dedent(reboot)}END")
+    assert machine.run(f"systemd-analyze verify --man=no {units}/fussy-trial.service 2>&1").stdout == ""
     (tmp_path / "trial.toml").write_text(textwrap.dedent(trial))
     assert owner.demands(tmp_path).confirm == "boot"
     (tmp_path / "health.d").mkdir()
