@@ -21,7 +21,7 @@ from tests.pdimage.workshop import python_packages
 INSTALLER = ("click", "python-gnupg", "msgspec", "backports.zstd")
 UPDATER = ("tuf", "securesystemslib", "cryptography", "cffi", "pycparser", "urllib3")
 SIGNER = "lab@example.org"
-UPDATE = """product = "router"
+UPDATE = """product = "{product}"
 sources = ["http://gateway.lab/channel"]
 random_delay = 0
 """
@@ -45,7 +45,7 @@ class Factory:
         self.device = self.fussy("keys", "keyring", str(self.keyring), "--signer", SIGNER, "--name", "router").strip()
         self.www = place / "www"
         self.www.mkdir()
-        root = self.channel("init", "-p", "router", "--signer", SIGNER, "-e", self.device)
+        root = self.channel("init", "-p", "router", "-p", "fleet", "--signer", SIGNER, "-e", self.device)
         shutil.copy(root.splitlines()[-1], self.keyring / "root.json")
         self.packages = python_packages(place / "packages", INSTALLER)
         opt = place / "opt"
@@ -112,20 +112,20 @@ class Factory:
             return Path(pack(check(self.describe(name, version, files, **keys)), self.place / "bundles",
                              cache=self.cache, engine=engine, sign_with=signer, encrypt_for=[self.device]))
 
-    def publish(self, name: str, version: str, files: Files | None = None, *options: str,
+    def publish(self, product: str, version: str, files: Files | None = None, *options: str,
                 **keys: Any) -> None:
-        """Build a firmware and offer it in the channel."""
-        self.channel("add", "router", str(self.tree(name, version, files, **keys)), "-V", version, *options)
+        """Build a firmware and offer it in the channel, to routers of this product line: router or fleet."""
+        self.channel("add", product, str(self.tree(product, version, files, **keys)), "-V", version, *options)
 
     def channel(self, verb: str, *arguments: str) -> str:
         """Change the channel."""
         return self.fussy("publish", "--private", str(self.place / "private"), str(self.www / "channel"), verb,
                           *arguments)
 
-    def equip(self, conf: dict[str, Any]) -> None:
+    def equip(self, conf: dict[str, Any], product: str = "router") -> None:
         """Put what all routers have when they leave the factory into a description of machines."""
-        settings = self.place / "update.toml"
-        settings.write_text(UPDATE)
+        settings = self.place / f"{product}.toml"
+        settings.write_text(UPDATE.format(product=product))
         for net in conf["nets"].values():
             if net["type"] == "nat":
                 net["serve"] = str(self.www)
