@@ -33,6 +33,11 @@ PATIENCE = {"DOCKER_TIMEOUT": "300", "DOCKER_START_TIMEOUT": "300", "PDCONFD_STA
 IN_STATION = "ip netns exec station"
 
 
+def again_and_again(command: str, shown: str) -> str:
+    """Return a line of shell that runs a command of the station until it prints a text, three minutes at most."""
+    return f"for i in $(seq 180); do {IN_STATION} {command} | grep -q '{shown}' && exit; sleep 1; done; exit 1"
+
+
 @pytest.fixture(scope="module")
 def builder() -> Iterator[Engine]:
     """The build machine's Docker engine, with the images that chutes are built from."""
@@ -53,9 +58,10 @@ def test_a_station_joins_the_access_point_of_virtual_router(
 
     router.run(["/opt/fussy/bin/fussy-install", bring(router, bundle)], seconds=1800)
 
-    assert "SSID: Paradrop-Network" in router.run(f"{IN_STATION} iw dev wlan1 scan")
+    # on a busy machine a scan may hear nothing in the tenth of a second that it gives a channel
+    router.run(again_and_again("iw dev wlan1 scan", "SSID: Paradrop-Network"))
     router.run(JOIN)
-    router.run(f"for i in $(seq 180); do {IN_STATION} iw dev wlan1 link | grep -q SSID: && exit; sleep 1; done; exit 1")
+    router.run(again_and_again("iw dev wlan1 link", "SSID:"))
     router.run(f"{IN_STATION} busybox udhcpc -i wlan1 -n -q -t 20 -s /usr/lib/lab/udhcpc")
     # the uplink is in the pool that chutes have otherwise
     assert " inet 10." in router.run(f"{IN_STATION} ip -4 address show dev wlan1")
