@@ -14,7 +14,7 @@ from pathlib import Path
 from pdimage.errors import PartFailed
 from pdimage.lab import filesystems
 from pdimage.lab.rig import Rig
-from pdimage.lab.scenes import SCENES
+from pdimage.lab.scenes import RECOVER, SCENES
 from pdimage.lab.stages import STAGES
 from pdimage.lab.volatile import Disk, copy_file
 from pdimage.lab.writelog import POLICIES, Policy
@@ -96,7 +96,7 @@ def cut(rig: Rig, plan: Plan, keep: Path | None = None) -> Outcome:
     if plan.again:
         try:
             filesystems.check(rig.kind, image)
-            _cut_once(rig, image, plan, plan.again, ("recover",), 0)
+            _cut_once(rig, image, plan, plan.again, RECOVER, 0)
         except PartFailed as error:
             problems.append(str(error))
     kept = keep / f"{rig.kind.name}-{plan.scene}-{plan.seed}.image" if keep else rig.place / "left.image"

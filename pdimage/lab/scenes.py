@@ -26,6 +26,8 @@ RUNNER = "pdimage.lab.unsynced"
 SWAP = "swap_link"
 # Instead of a verb: put a file of some other origin in the target.
 PUT = "put"
+# What a boot runs.
+RECOVER = ("recover",)
 _BASE = (("install", "fw-1"), ("install", "fw-2"), ("install", "fw-3"), ("failsafe",))
 
 

@@ -58,6 +58,13 @@ def test_a_boot_repairs_a_torn_superblock() -> None:
     assert done.returncode == 0
 
 
+def test_a_second_cut_may_come_in_a_boot_before_anything_is_installed() -> None:
+    done = lab("powercut", "--scene", "first", "--at", "1", "--policy", "all", "--seed", "1", "--again", "5")
+
+    assert done.stdout.startswith("ext4: 1 cuts, seeds 1 to 1: 0 not well, 0 after the end, "), done.stdout
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(("options", "line"), [
     ((), "cannot mount file systems: run as root\n"),
     (("--router",), "cannot start an environment: unshare: unshare failed: Operation not permitted; "
