@@ -3,10 +3,12 @@
 A bundle is read twice. The first reading judges the signature, and notes a digest of every mebibyte of what it covers;
 the content itself is thrown away. Only when the verdict is good, the second reading decrypts again, and hands out each
 mebibyte only if it has the digest that was noted: what was verified is what is parsed, even if the file is changed
-meanwhile. That costs a second decryption, and saves memory or disk for the whole bundle.
+meanwhile. That costs a second decryption, and saves memory or disk for the whole bundle. One that fits into 2 MiB, as
+most deltas do, is held in memory instead.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +19,28 @@ from fussy.errors import SystemSetup, Untrusted
 from fussy.frames import Source
 
 _CHUNK = 1 << 20
+_HELD = 2 << 20
 
 
-class _Digests:
-    """The digests of consecutive chunks of a stream that is seen once."""
+class _FirstReading:
+    """What is kept of a stream that nobody may parse yet: digests of its chunks, and all of it as long as it is small.
+
+    ``size`` is its size so far, ``held`` its content or nothing.
+    """
 
     def __init__(self) -> None:
-        self.chunks: list[bytes] = []
+        self.size = 0
+        self.held = deque[bytes]()
+        self.digests: list[bytes] = []
         self._open = hashlib.sha256()
         self._filled = 0
 
     def update(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size <= _HELD:
+            self.held.append(data)
+        else:
+            self.held.clear()
         view = memoryview(data)
         while view:
             part = view[:_CHUNK - self._filled]
@@ -40,7 +53,7 @@ class _Digests:
     def finish(self) -> None:
         """Close the chunk that is open."""
         if self._filled:
-            self.chunks.append(self._open.digest())
+            self.digests.append(self._open.digest())
             self._open, self._filled = hashlib.sha256(), 0
 
 
@@ -72,10 +85,13 @@ def opened(filename: Path, keyring: Path) -> Iterator[tuple[gpg.Signer, Source]]
     except OSError as error:
         raise SystemSetup(f"cannot open the bundle {filename}: {error.strerror}") from error
     with file, gpg.open_keyring(keyring) as ring:
-        digests = _Digests()
-        signer = ring.verify(file, digests.update)
-        digests.finish()
+        first = _FirstReading()
+        signer = ring.verify(file, first.update)
+        first.finish()
+        if first.size <= _HELD:
+            yield signer, Source(lambda: first.held.popleft() if first.held else b"")
+            return
         file.seek(0)
         with ring.decrypt(file) as content:
-            chunks = _checked(content, digests.chunks)
+            chunks = _checked(content, first.digests)
             yield signer, Source(lambda: next(chunks, b""))

@@ -6,41 +6,55 @@ install notes for every file of the release its inode, size, times of modificati
 (inode(7)), which no ordinary call can set back; only then is the file read again. Damage below the file system shows in
 ``fussy verify``, which reads everything.
 
-The file is a cache: ``RECORDS SHA-256``; if it is missing or damaged, files are read again.
+The file is a cache: the records, compressed with zstd (RFC 8878), and the SHA-256 of that; if it is missing or damaged,
+files are read again.
 """
 
 import hashlib
 import os
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from fussy import disk, tree
+from fussy.frames import zstd
 from fussy.target import Target
 
-_RECORD = struct.Struct("<QQqq16s")
+_FACTS = struct.Struct("<QQqq")
+_IDENTITY = 16
+_RECORD = _FACTS.size + _IDENTITY
 _DIGEST = hashlib.sha256().digest_size
 
 
-class Record(NamedTuple):
-    """The facts of one file when it was last known to be whole."""
+class Record(bytes):
+    """The facts of one file when it was last known to be whole: inode, size, mtime and ctime in ns, identity.
 
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    identity: bytes
+    It stays packed, because there is one for each file of a release, and a router has little memory.
+    """
+
+    __slots__ = ()
+
+    @property
+    def inode(self) -> int:
+        return int.from_bytes(self[:8], "little")
+
+    @property
+    def identity(self) -> bytes:
+        return self[_FACTS.size:]
 
     def holds(self, facts: os.stat_result) -> bool:
         """Whether FACTS show an untouched file."""
-        return self[:4] == (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        return self.startswith(_packed(facts))
 
 
 def record(facts: os.stat_result, identity: bytes) -> Record:
     """Return the record of a file that is whole now."""
-    return Record(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, identity)
+    return Record(_packed(facts) + identity)
+
+
+def _packed(facts: os.stat_result) -> bytes:
+    return _FACTS.pack(facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def load(target: Target) -> dict[int, Record]:
@@ -49,16 +63,21 @@ def load(target: Target) -> dict[int, Record]:
         data = target.checked.read_bytes()
     except FileNotFoundError:
         return {}
-    records, digest = data[:-_DIGEST], data[-_DIGEST:]
-    if hashlib.sha256(records).digest() != digest or len(records) % _RECORD.size:
+    packed, digest = data[:-_DIGEST], data[-_DIGEST:]
+    if hashlib.sha256(packed).digest() != digest:
         return {}
-    return {fields[0]: Record(*fields) for fields in _RECORD.iter_unpack(records)}
+    try:
+        records = zstd.decompress(packed)
+    except zstd.ZstdError:
+        return {}
+    found = (Record(records[start:start + _RECORD]) for start in range(0, len(records), _RECORD))
+    return {known.inode: known for known in found}
 
 
-def save(target: Target, records: list[Record]) -> None:
+def save(target: Target, records: Iterable[Record]) -> None:
     """Write RECORDS, in place of all others."""
-    data = b"".join(_RECORD.pack(*item) for item in records)
-    disk.replace_file(target.checked, data + hashlib.sha256(data).digest(), durable=False)
+    packed = zstd.compress(b"".join(records), 1)
+    disk.replace_file(target.checked, packed + hashlib.sha256(packed).digest(), durable=False)
 
 
 def forget(target: Target, inodes: Collection[int]) -> None:

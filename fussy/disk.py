@@ -7,8 +7,9 @@ What each step may rely on (measured on ext4, xfs, btrfs, f2fs and overlayfs by 
    power cut leaves a ``current`` that points at files with wrong content.
 2. :func:`publish` renames it to its final name and syncs the directory: a name without ``.`` in front is a complete
    release, always.
-3. :func:`replace_file` makes the record of the transaction durable before the first hook runs: temporary file,
-   ``fsync``, rename, ``fsync`` of the directory.
+3. :func:`replace_file` makes the record of the transaction durable before that, and again before the first hook runs:
+   temporary file, sync (``fsync``, or ``syncfs`` with the release that was just written), rename, ``fsync`` of the
+   directory.
 4. :func:`swap_link` makes the new link under another name, syncs the file system (a link that a rename replaces may be
    empty after a power cut otherwise), renames it over ``current``, and syncs the directory before it returns: only
    then may anybody say "done".
@@ -63,9 +64,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write DATA to PATH so that a reader sees the old content or the new, also after a power cut when DURABLE."""
-    temporary = _write_beside(path, data, 0o600, durable=durable)
+def replace_file(path: Path, data: bytes, *, durable: bool = True, everything: bool = False) -> None:
+    """Write DATA to PATH so that a reader sees the old content or the new, also after a power cut when DURABLE.
+
+    With EVERYTHING, all that was written to the file system before is durable then as well. That writes less than two
+    syncs, one after the other, of metadata that the file shares with the rest.
+    """
+    temporary = _write_beside(path, data, 0o600, durable=durable and not everything)
+    if everything:
+        sync_filesystem(path.parent)
     temporary.rename(path)
     if durable:
         sync_directory(path.parent)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -86,10 +87,26 @@ def sweep(place: Path) -> None:
 
 def stop_agent(home: Path) -> None:
     """End the gpg-agent of a GNUPGHOME, if one runs, and remove the directory of its sockets."""
+    if _asked_to_end(home / "S.gpg-agent"):
+        return
     for what in (["--kill", "gpg-agent"], ["--remove-socketdir"]):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(["gpgconf", "--homedir", str(home), *what], stdin=subprocess.DEVNULL,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30, check=False)
+
+
+def _asked_to_end(agent: Path) -> bool:
+    """Ask the gpg-agent that listens at a socket to end, in its own words; return whether it agrees.
+
+    Two runs of gpgconf, which also finds sockets elsewhere (``/run/user``), take twenty times as long.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(os.fspath(agent))
+        connection.sendall(b"KILLAGENT\n")
+        with connection.makefile("rb") as said:
+            return said.readline(1000).startswith(b"OK") and said.readline(1000).startswith(b"OK")
+    return False
 
 
 def copy_keyring(keyring: Path, home: Path) -> float:

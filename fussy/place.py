@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -71,15 +72,24 @@ def place(
     refuse_during(target, "install")
     owner.refuse_mistakes(owner.directory())
     disk.empty(target.staging)
+    kept: dict[int, checked.Record | None] = {}
+
+    def recycled(described: manifest.Manifest) -> recycle.Reuse | None:
+        found = recycle.reuse(target, described)
+        kept.update(found.kept if found else {})
+        return found
+
     try:
         shared = target.spare if target.spare.is_dir() else target.current_release()
-        with share.read_ahead(shared), bundle.opened(filename, keyring) as (signer, source):
+        with ExitStack() as stack:
+            with share.read_ahead(shared):
+                signer, source = stack.enter_context(bundle.opened(filename, keyring))
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
             plan = _plan(target, boards, accept)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
                                               progress=progress, find=partial(oldfiles.find, target), memory=memory,
-                                              recycle=partial(recycle.reuse, target))
+                                              recycle=recycled)
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
         digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
@@ -87,8 +97,8 @@ def place(
             placing(digest)
         release = _free_name(target, described.name)
         previous = target.current_release()
+        records = _records(staged, described, kept)
         _note_start(target, release, previous, digest)
-        records = _records(staged, described)
         disk.publish(staged, release)
     except OSError as error:
         disk.empty(target.staging)
@@ -136,11 +146,20 @@ def _note_start(target: Target, release: Path, previous: Path | None, digest: st
     transaction = state.Transaction(release=release.name, previous=previous.name if previous else "",
                                     action="install", digest=digest)
     now = state.with_digest(state.load(target), target, release.name, digest)
-    state.save(target, msgspec.structs.replace(now, transaction=transaction))
+    state.save(target, msgspec.structs.replace(now, transaction=transaction), everything=True)
 
 
-def _records(staged: Path, described: manifest.Manifest) -> list[checked.Record]:
-    """Return what is known of each file of the release now that it is complete."""
+def _records(
+    staged: Path, described: manifest.Manifest, kept: Mapping[int, checked.Record | None]
+) -> Iterable[checked.Record]:
+    """Return what is known of each file of the release now that it is complete.
+
+    What is known of those that were KEPT holds, but for those that got a further name and so stand for others, too.
+    """
     root = os.fsencode(staged) + b"/"
-    return [checked.record(os.lstat(root + entry.name), entry.identity())
-            for entry in described.entries if entry.type == "file"]
+    known = {one.inode: one for one in kept.values() if one}
+    for i, entry in enumerate(described.entries):
+        if entry.type == "file" and not kept.get(i):
+            facts = os.lstat(root + entry.name)
+            known[facts.st_ino] = checked.record(facts, entry.identity())
+    return known.values()

@@ -32,11 +32,15 @@ _WORTH = 0.5
 
 @dataclass(frozen=True)
 class Reuse:
-    """How a release is made out of a spare: entries that stay, of which some directories are given their facts anew in
-    the end, by index; and names that go, each directory with what it holds."""
+    """How a release is made out of a spare.
+
+    ``kept``: the entries that stay, by index; a file with its record if that still holds then. ``changed``: those of
+    them that are directories and are given their facts anew in the end. ``gone``: names that go, each directory with
+    what it holds.
+    """
 
     spare: Path
-    kept: Collection[int]
+    kept: Mapping[int, checked.Record | None]
     changed: Collection[int]
     gone: list[bytes]
 
@@ -111,8 +115,9 @@ def reuse(target: Target, described: manifest.Manifest) -> Reuse | None:
 
 
 def _compare(spare: Path, described: manifest.Manifest, records: Mapping[int, checked.Record]) -> Reuse:
-    kept, changed, gone = set[int](), set[int](), list[bytes]()
+    kept, changed, gone = dict[int, checked.Record | None](), set[int](), list[bytes]()
     inodes: dict[bytes, int] = {}
+    touched = set[int]()
     linked = {entry.link for entry in described.entries if entry.type == "hardlink"}
     inside = list[bytes]()
     for name, path, facts in _walk(os.fsencode(spare), inside):
@@ -120,8 +125,9 @@ def _compare(spare: Path, described: manifest.Manifest, records: Mapping[int, ch
         entry = described.entries[index] if index is not None else None
         if index is None or entry is None or not _stays(path, facts, entry, records):
             gone.append(name)
+            touched.update(_inodes(path, facts))
             continue
-        kept.add(index)
+        kept[index] = records[facts.st_ino] if entry.type == "file" else None
         if entry.type == "directory":
             inside.append(name + b"/" if index else b"")
             if (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid, facts.st_mtime_ns) != (
@@ -129,16 +135,40 @@ def _compare(spare: Path, described: manifest.Manifest, records: Mapping[int, ch
                 changed.add(index)
         elif name in linked or entry.type == "hardlink":
             inodes[name] = facts.st_ino
-    for i, entry in enumerate(described.entries):
-        if i in kept and entry.type == "hardlink" and inodes[entry.name] != inodes.get(entry.link):
-            kept.remove(i)
-            gone.append(entry.name)
+    touched.update(_settle_links(described.entries, kept, inodes, gone))
+    for i, known in kept.items():
+        if known and known.inode in touched:
+            kept[i] = None
     # the manifest is written in any case
     made = [manifest.DIRECTORY, manifest.PATH,
             *(entry.name for i, entry in enumerate(described.entries) if i not in kept)]
     parents = {name.rpartition(b"/")[0] or b"." for name in [*gone, *made]}
     changed.update(described.index[name] for name in parents if described.index.get(name) in kept)
     return Reuse(spare, kept, changed, gone)
+
+
+def _settle_links(
+    entries: list[manifest.Entry], kept: dict[int, checked.Record | None], inodes: Mapping[bytes, int],
+    gone: list[bytes],
+) -> Iterator[int]:
+    """Move further names that are not names of their file from KEPT to GONE; yield what gets or loses a name then."""
+    for i, entry in enumerate(entries):
+        if entry.type != "hardlink" or (i in kept and inodes[entry.name] == inodes.get(entry.link)):
+            continue
+        if i in kept:
+            del kept[i]
+            gone.append(entry.name)
+            yield inodes[entry.name]
+        if entry.link in inodes:
+            yield inodes[entry.link]
+
+
+def _inodes(path: bytes, facts: os.stat_result) -> Iterator[int]:
+    """Yield the inode of what is at PATH, or of the files in it: a name more or less gives them another ctime."""
+    if stat.S_ISDIR(facts.st_mode):
+        yield from (os.lstat(file).st_ino for file in checked.files(Path(os.fsdecode(path))))
+    else:
+        yield facts.st_ino
 
 
 def _walk(root: bytes, inside: list[bytes]) -> Iterator[tuple[bytes, bytes, os.stat_result]]:

@@ -137,9 +137,10 @@ def load(target: Target) -> State:
     return state
 
 
-def save(target: Target, state: State) -> None:
-    """Write the state; durable when this returns."""
-    disk.replace_file(target.state, msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
+def save(target: Target, state: State, *, everything: bool = False) -> None:
+    """Write the state; durable when this returns, with EVERYTHING that was written to the target before, if asked."""
+    disk.replace_file(target.state, msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n",
+                      everything=everything)
 
 
 def now() -> int:
