@@ -93,7 +93,7 @@ def leads_away(file: Path) -> bool:
 
 def _digest(release: Path) -> str:
     try:
-        return manifest.digest((release / os.fsdecode(manifest.PATH)).read_bytes())
+        return manifest.stored_digest(release / os.fsdecode(manifest.PATH))
     except OSError:
         return ""
 

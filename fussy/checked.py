@@ -13,7 +13,7 @@ files are read again.
 import hashlib
 import os
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class Record(bytes):
     def holds(self, facts: os.stat_result) -> bool:
         """Whether FACTS show an untouched file."""
         return self.startswith(_packed(facts))
+
+
+# Gives the records by inode, loaded when they are first asked for.
+Known = Callable[[], Mapping[int, Record]]
 
 
 def record(facts: os.stat_result, identity: bytes) -> Record:

@@ -26,7 +26,7 @@ def make_failsafe(target: Target) -> None:
     staged.mkdir(parents=True, mode=0o700)
     stage = Stage(os.fsencode(staged))
     entries = list(share.installed_entries(current))
-    if wrong := manifest.check_entries(entries, devices=True):
+    if wrong := manifest.Checker(devices=True).problems(entries):
         raise DamagedRelease(f"cannot make a failsafe: the manifest of {current.name} is wrong: {wrong[0]}")
     for entry in entries:
         source = os.path.join(os.fsencode(current), entry.name)

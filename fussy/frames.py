@@ -29,6 +29,7 @@ else:
 # Large enough to compress well, small enough to skip often and to keep memory low.
 FRAME_SIZE = 1 << 20
 NO_ENTRY = 0xFFFFFFFF
+_PLAIN = 1 << 18
 # A piece is closed once it is FRAME_SIZE long; the member that closes it adds at most as much, and its headers.
 _MAX_FRAME = 4 * FRAME_SIZE
 # Each member has a header of 512 bytes at least.
@@ -231,7 +232,7 @@ class _Inflater:
 
 
 def _plain(source: Source, new: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Yield the content of concatenated frames of any origin, never more than a piece at a time."""
+    """Yield the content of concatenated frames of any origin, in blocks of at most 256 KiB."""
     current = new()
     started = False
     data: bytes | memoryview = b""
@@ -242,7 +243,7 @@ def _plain(source: Source, new: Callable[[], Decompressor]) -> Iterator[bytes]:
                 break
         started = True
         feed = io.DEFAULT_BUFFER_SIZE if current.needs_input else 0
-        out = current.decompress(bytes(data[:feed]), FRAME_SIZE)
+        out = current.decompress(bytes(data[:feed]), _PLAIN)
         data = data[feed:]
         if out:
             yield out

@@ -13,7 +13,7 @@ installer write outside the release or through a link, so that the rest of the p
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from hashlib import blake2b, sha256
+from hashlib import blake2b, file_digest, sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -226,10 +226,13 @@ def decode(data: bytes | bytearray) -> Manifest:
     if manifest.format != FORMAT:
         raise BadBundle(f"cannot read the manifest: it has format {manifest.format}, this fussy reads {FORMAT}; "
                         "install a newer fussy first")
-    wrong = [*check_name(manifest.name), *check_entries(manifest.entries, devices=manifest.devices)]
+    checker = Checker(devices=manifest.devices)
+    wrong = [*check_name(manifest.name), *checker.problems(manifest.entries)]
     if wrong:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
         raise BadBundle(f"cannot accept the manifest: {'; '.join(wrong[:5])}{more}; pack the firmware again")
+    # a second one would be 2 MB for 16,000 entries
+    manifest.__dict__["index"] = checker.index
     return manifest
 
 
@@ -284,9 +287,18 @@ def decode_description(data: bytes) -> Description:
     return described
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | bytearray) -> str:
     """Return what names a bundle by its content: the SHA-256 of its manifest, in hex."""
     return sha256(data).hexdigest()
+
+
+def stored_digest(path: Path) -> str:
+    """Return the digest of an installed release, from its manifest at PATH; see :func:`digest`.
+
+    :raises OSError: it can't be read
+    """
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def check_name(name: str) -> list[str]:
@@ -321,45 +333,49 @@ def usable_attribute(name: str) -> bool:
         return False
 
 
-def check_entries(entries: Sequence[Entry], *, devices: bool) -> list[str]:
-    """Return all that is wrong with ENTRIES; see :class:`Checker`. An empty list means safe to write."""
-    checker = Checker(devices=devices)
-    return [f"{entry.name.decode(errors='backslashreplace')!r}: {problem}"
-            for entry in entries if (problem := checker.problem(entry))]
-
-
 class Checker:
     """Judges the entries of a release one after the other: paths, order, links, sizes, doubles.
 
     A parent must come before its children and be a directory, so nothing is ever written through a link; a hard link
-    names an earlier regular file of the same release.
+    names an earlier regular file of the same release. ``index``: the position of each entry by its path.
     """
 
     def __init__(self, *, devices: bool) -> None:
         self._devices = devices
-        self._kinds: dict[bytes, Type] = {}
+        self._kinds: list[Type] = []
+        self.index: dict[bytes, int] = {}
+
+    def problems(self, entries: Sequence[Entry]) -> list[str]:
+        """Return all that is wrong with ENTRIES; an empty list means safe to write."""
+        return [f"{entry.name.decode(errors='backslashreplace')!r}: {problem}"
+                for entry in entries if (problem := self.problem(entry))]
 
     def problem(self, entry: Entry) -> str:
         """Return what is wrong with the next entry, or an empty text."""
         path = entry.name
-        if not self._kinds:
-            self._kinds[b"."] = "directory"
-            if path == b"." and entry.type == "directory":
-                return self._wrong_facts(entry)
-        problem = self._wrong_path(path) or self._wrong_facts(entry)
+        if not self._kinds and path == b"." and entry.type == "directory":
+            problem = self._wrong_facts(entry)
+        else:
+            problem = self._wrong_path(path) or self._wrong_facts(entry)
         if path == DIRECTORY and entry.type != "directory":
             problem = "not a directory, where the manifest must go"
-        self._kinds.setdefault(path, entry.type)
+        self.index.setdefault(path, len(self._kinds))
+        self._kinds.append(entry.type)
         return problem
+
+    def _kind(self, path: bytes) -> Type | None:
+        """Return the type of an earlier entry; the top directory need not be one."""
+        index = self.index.get(path)
+        return self._kinds[index] if index is not None else "directory" if path == b"." else None
 
     def _wrong_path(self, path: bytes) -> str:
         if problem := unsafe_path(path):
             return f"the path {problem}"
-        if path in self._kinds:
+        if path in self.index or path == b".":
             return "there twice"
         if path == PATH:
             return "the manifest does not list itself"
-        if self._kinds.get(path.rpartition(b"/")[0] or b".") != "directory":
+        if self._kind(path.rpartition(b"/")[0] or b".") != "directory":
             return "its parent is not a directory listed before it"
         return ""
 
@@ -372,7 +388,7 @@ class Checker:
             return "time out of range"
         if entry.type == "file" and not _SHA256.fullmatch(entry.sha256):
             return "no SHA-256"
-        if entry.type == "hardlink" and self._kinds.get(entry.link) != "file":
+        if entry.type == "hardlink" and self._kind(entry.link) != "file":
             return "a hard link to something that is not an earlier file of the release"
         if entry.type == "symlink" and (not entry.link or b"\0" in entry.link):
             return "a symbolic link without a usable target"

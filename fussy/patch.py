@@ -39,8 +39,9 @@ the old file that is named, no content gets longer than its manifest says, and e
 
 import os
 import struct
+from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,7 +91,7 @@ def largest_segment(memory: int) -> int:
 
 
 def most_steps(memory: int) -> int:
-    """Return how many steps a segment may have; each takes about 160 bytes while it is applied."""
+    """Return how many steps a segment may have; each takes 24 bytes while it is applied."""
     return memory << 11
 
 
@@ -140,10 +141,10 @@ class Patch:
         self._base = OldFiles(search(said.base))
         self._memory = said.memory
         self._segments = _segments(members, said.memory)
-        self._steps: deque[tuple[int, int, int]] = deque()
+        self._steps = _Steps((), (), ())
         self._bases: deque[int] = deque()
         self._changes = self._literals = _Part(b"")
-        self.manifest = b"".join(self._content(said.size))
+        self.manifest = _filled(said.size, self._content(said.size))
         if manifest.digest(self.manifest) != said.manifest:
             raise broken("the manifest it makes is not the one it promises")
 
@@ -215,7 +216,7 @@ class Patch:
         """Take some of the steps at hand, which may make SIZE bytes; many small ones are quicker at once."""
         steps, changed = [], 0
         while self._steps and size and changed < _BLOCK:
-            step = self._steps.popleft()
+            step = self._steps.take()
             made = step[1] + step[2]
             if not 0 < made <= size:
                 raise broken("a content is longer than its manifest says")
@@ -239,7 +240,7 @@ class Patch:
             raise broken("it ends too early")
         bases, steps, changes, literals = _parsed(data, self._memory)
         self._bases.extend(bases)
-        self._steps.extend(steps)
+        self._steps = steps
         self._changes, self._literals = _Part(changes), _Part(literals)
 
 
@@ -248,12 +249,11 @@ def check(members: Iterator[Member]) -> int:
 
     :raises BadBundle: they are malformed
     """
-    return sum(added + copied for data in _segments(members, MOST_MEMORY)
-               for _, added, copied in _parsed(data, MOST_MEMORY)[1])
+    return sum(_parsed(data, MOST_MEMORY)[1].size for data in _segments(members, MOST_MEMORY))
 
 
-def _parsed(data: bytes, memory: int) -> tuple[list[int], list[tuple[int, int, int]], memoryview, memoryview]:
-    """Return bases, steps (seek, adds, copies), changes and literals of a segment, which fit together."""
+def _parsed(data: bytearray, memory: int) -> tuple[list[int], "_Steps", memoryview, memoryview]:
+    """Return bases, steps, changes and literals of a segment, which fit together."""
     if len(data) < PARTS.size:
         raise broken("it ends too early")
     parts, start = [], PARTS.size
@@ -262,13 +262,12 @@ def _parsed(data: bytes, memory: int) -> tuple[list[int], list[tuple[int, int, i
         start += length
     if any(_count(part) > most_steps(memory) for part in parts[1:4]):
         raise broken("a segment has too many steps")
-    seeks, adds, copies = (list(numbers(part)) for part in parts[1:4])
+    seeks, adds, copies = (array("q", numbers(part)) for part in parts[1:4])
     if start != len(data) or not len(seeks) == len(adds) == len(copies) > 0:
         raise broken("a segment has parts that do not fit together")
     if (sum(adds), sum(copies)) != (len(parts[4]), len(parts[5])):
         raise broken("a segment's steps do not fit its parts")
-    steps = list(zip(((seek >> 1) ^ -(seek & 1) for seek in seeks), adds, copies, strict=True))
-    return list(numbers(parts[0])), steps, parts[4], parts[5]
+    return list(numbers(parts[0])), _Steps(seeks, adds, copies), parts[4], parts[5]
 
 
 def _count(part: memoryview) -> int:
@@ -293,11 +292,42 @@ def _head(member: Member) -> Head:
     return said
 
 
-def _segments(members: Iterator[Member], memory: int) -> Iterator[bytes]:
+def _segments(members: Iterator[Member], memory: int) -> Iterator[bytearray]:
     for i, member in enumerate(members):
         if member.name.partition(b"/")[2] != b"%s%d" % (SEGMENTS, i) or member.size > largest_segment(memory):
             raise broken(f"{os.fsdecode(member.name)!r} is not segment {i}, or too long")
-        yield b"".join(member.data)
+        yield _filled(member.size, member.data)
+
+
+def _filled(size: int, blocks: Iterable[bytes | memoryview]) -> bytearray:
+    """Return SIZE bytes out of BLOCKS; to join these would take the memory twice."""
+    data, start = bytearray(size), 0
+    for block in blocks:
+        data[start:start + len(block)] = block
+        start += len(block)
+    return data
+
+
+class _Steps:
+    """The steps of a segment, taken from the first to the last. Seeks have the sign in the lowest bit."""
+
+    def __init__(self, seeks: Sequence[int], adds: Sequence[int], copies: Sequence[int]) -> None:
+        self._seeks, self._adds, self._copies = seeks, adds, copies
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._seeks) - self._next
+
+    @property
+    def size(self) -> int:
+        """How many bytes they make."""
+        return sum(self._adds) + sum(self._copies)
+
+    def take(self) -> tuple[int, int, int]:
+        """Return the next step: how far to seek, bytes to add to, bytes to copy."""
+        i = self._next
+        self._next += 1
+        return (self._seeks[i] >> 1) ^ -(self._seeks[i] & 1), self._adds[i], self._copies[i]
 
 
 class _Part:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -72,10 +72,11 @@ def place(
     refuse_during(target, "install")
     owner.refuse_mistakes(owner.directory())
     disk.empty(target.staging)
+    known = cache(partial(checked.load, target))
     kept: dict[int, checked.Record | None] = {}
 
     def recycled(described: manifest.Manifest) -> recycle.Reuse | None:
-        found = recycle.reuse(target, described)
+        found = recycle.reuse(target, known, described)
         kept.update(found.kept if found else {})
         return found
 
@@ -85,14 +86,14 @@ def place(
             with share.read_ahead(shared):
                 signer, source = stack.enter_context(bundle.opened(filename, keyring))
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
-            plan = _plan(target, boards, accept)
+            plan = _plan(target, boards, accept, known)
             target.staging.mkdir(mode=0o700, exist_ok=True)
             described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
                                               progress=progress, find=partial(oldfiles.find, target), memory=memory,
                                               recycle=recycled)
         staged = target.staging / "tree"
         hooks.check(staged, target.current)
-        digest = manifest.digest(staged.joinpath(os.fsdecode(manifest.PATH)).read_bytes())
+        digest = manifest.stored_digest(staged / os.fsdecode(manifest.PATH))
         if placing:
             placing(digest)
         release = _free_name(target, described.name)
@@ -112,7 +113,7 @@ def place(
     return release, digest
 
 
-def _plan(target: Target, boards: list[str], accept: Accept | None) -> unpack.Plan:
+def _plan(target: Target, boards: list[str], accept: Accept | None, known: checked.Known) -> unpack.Plan:
     """Return the preflight: refuses what is not for this device or does not fit; else says what can be shared."""
 
     def plan(described: manifest.Manifest, kept: Collection[int]) -> dict[int, bytes]:
@@ -121,7 +122,7 @@ def _plan(target: Target, boards: list[str], accept: Accept | None) -> unpack.Pl
         preflight.check_compatible(described, boards=boards, current=current.version, floor=now.floor)
         if accept:
             accept(described)
-        shared = share.sources(described.entries, target, kept)
+        shared = share.sources(described.entries, target, kept, known)
         preflight.check_space(described.entries, {*shared, *kept}, target)
         return shared
 

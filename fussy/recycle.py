@@ -97,15 +97,15 @@ def strip(target: Target) -> None:
             os.unlink(path)
 
 
-def reuse(target: Target, described: manifest.Manifest) -> Reuse | None:
-    """Return how the release DESCRIBED is made out of the spare of TARGET, if there is one.
+def reuse(target: Target, known: checked.Known, described: manifest.Manifest) -> Reuse | None:
+    """Return how the release DESCRIBED is made out of the spare of TARGET, if there is one, by what is KNOWN of files.
 
     A spare of which too little would stay, or that can't be read, is deleted: it would be no better the next time.
     """
     if not target.spare.is_dir():
         return None
     try:
-        found = _compare(target.spare, described, checked.load(target))
+        found = _compare(target.spare, described, known())
         if len(found.kept) >= _WORTH * len(described.entries) and 0 in found.kept:
             return found
     except OSError as error:

@@ -41,9 +41,12 @@ def read_ahead(release: Path | None) -> Iterator[None]:
         reader.join()
 
 
-def sources(entries: list[manifest.Entry], target: Target, kept: Collection[int]) -> dict[int, bytes]:
+def sources(
+    entries: list[manifest.Entry], target: Target, kept: Collection[int], known: checked.Known
+) -> dict[int, bytes]:
     """Return, for the index of each entry that the current release has already, the file to link to; KEPT need none.
 
+    KNOWN gives what is known of files, see fussy.checked.
     Nothing is shared with the failsafe release, nor with one on another file system. A file that was touched since it
     was checked is read and compared; one that does not fit is left out, so its content comes from the bundle.
     """
@@ -56,12 +59,11 @@ def sources(entries: list[manifest.Entry], target: Target, kept: Collection[int]
         if entry.type == "file" and i not in kept:
             contents.add(entry.sha256)
             wanted.setdefault(entry.identity(), []).append(i)
-    records = checked.load(target)
     found: dict[int, bytes] = {}
     for old in installed_entries(base):
         if old.sha256 in contents and (indexes := wanted.pop(identity := old.identity(), None)):
             path = os.path.join(os.fsencode(base), old.name)
-            if _serves(path, old, identity, records):
+            if _serves(path, old, identity, known()):
                 found.update(dict.fromkeys(indexes, path))
             else:
                 wanted[identity] = indexes  # another file of the same content may serve

@@ -32,7 +32,7 @@ class Stage:
         if entry.name != b".":
             os.mkdir(self.path(entry.name), 0o700)
 
-    def finish(self, entries: Iterable[manifest.Entry], described: bytes | None) -> None:
+    def finish(self, entries: Iterable[manifest.Entry], described: bytes | bytearray | None) -> None:
         """Put the manifest (DESCRIBED) into the release, and give the directories among ENTRIES their facts.
 
         The deepest come first. Nothing may be written into the release after that.

@@ -57,9 +57,10 @@ def test_dependencies_point_one_way() -> None:
 
 
 def test_libraries_neither_print_nor_exit() -> None:
+    forks = {"fussy/updating/apart.py"}  # the child of a fork can't end in another way
     wrong = []
     for _, path in library_files():
-        if path.name == "cli.py" or path.parent.name == "cli":
+        if path.name == "cli.py" or path.parent.name == "cli" or str(path.relative_to(ROOT)) in forks:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.exit", "exit", "os._exit"}:

@@ -34,7 +34,7 @@ def stored(where: Places, product: str) -> list[Stored]:
     found = []
     for path in target.find(directory).releases():
         file = path / os.fsdecode(manifest.PATH)
-        found.append(Stored(path, manifest.digest(file.read_bytes()), manifest.stored_description(file),
+        found.append(Stored(path, manifest.stored_digest(file), manifest.stored_description(file),
                             file.stat().st_mtime_ns))
     return sorted(found, key=lambda one: one.added, reverse=True)
 

@@ -38,7 +38,7 @@ def version(target: Target) -> str:
 
 def _digest(release: Path) -> str:
     try:
-        return manifest.digest((release / os.fsdecode(manifest.PATH)).read_bytes())
+        return manifest.stored_digest(release / os.fsdecode(manifest.PATH))
     except OSError:
         return ""
 

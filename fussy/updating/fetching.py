@@ -9,7 +9,7 @@ from fussy import cronlock
 from fussy.channel import Offer
 from fussy.errors import Busy, FussyError, SystemSetup, TooSlow, Unreachable, UntrustedChannel, is_full
 from fussy.target import Target
-from fussy.updating import device, downloads, record, sources, trusted
+from fussy.updating import apart, device, downloads, record, sources, trusted
 from fussy.updating.choose import Found
 from fussy.updating.clock import Clock
 from fussy.updating.pace import Limits
@@ -68,7 +68,7 @@ def refresh(place: Path, settings: Settings, root: bytes, clock: Clock,
         source = sources.connect(name, limits(settings, settings.check_deadline), route(settings))
         try:
             with trusted.named(source):
-                found = trusted.refresh(place, root, source, clock, settings.product)
+                found = apart.call(trusted.refresh, place, root, source, clock, settings.product)
         except (Unreachable, TooSlow, UntrustedChannel) as error:
             own.append(error)
             continue

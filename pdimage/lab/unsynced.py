@@ -20,7 +20,8 @@ from fussy.errors import SystemSetup
 
 # Every sync that the scenes come by; fussy/disk.py says what each is for.
 POINTS = (
-    "publish:filesystem", "publish:directory", "publish:directory-2", "replace_file:file", "replace_file:directory",
+    "publish:filesystem", "publish:directory", "publish:directory-2", "replace_file:file", "replace_file:filesystem",
+    "replace_file:directory",
     "swap_link:filesystem", "swap_link:directory", "make_failsafe:filesystem", "exchange:directory",
     "withdraw:directory", "clean:directory",
 )

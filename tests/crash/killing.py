@@ -27,6 +27,7 @@ from typing import IO, NoReturn
 import bsdiff4  # noqa: F401 (the publisher imports it late, with more calls if a directory has changed meanwhile)
 
 from fussy import cli, gpghome
+from fussy.updating import apart
 
 CHANGING = ("openat,write,pwrite64,mkdir,mkdirat,link,linkat,rename,renameat,renameat2,symlink,symlinkat,unlink,"
             "unlinkat,rmdir,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat,setxattr,fsetxattr,mknod,mknodat,"
@@ -111,6 +112,8 @@ def _run(command: Command, output: IO[str]) -> NoReturn:
         sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), *(  # noqa: SIM115
             open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
         signal.alarm(TIME_LIMIT)
+        # what the command has another process do for it is to be killed in its middle, too
+        apart.call = lambda work, *arguments: work(*arguments)  # type: ignore[assignment]
         if callable(command):
             command()
             code = 0

@@ -136,8 +136,8 @@ def test_unsafe_entries(wrong: manifest.Entry) -> None:
 
 @pytest.mark.parametrize("device", [(-1, 0), (0, -1), (2**31, 0), (0, 2**40)])
 def test_device_numbers_that_do_not_exist(device: tuple[int, int]) -> None:
-    assert manifest.check_entries([entry("block", device=device)], devices=True)
-    assert not manifest.check_entries([entry("block", device=(8, 1))], devices=True)
+    assert manifest.Checker(devices=True).problems([entry("block", device=device)])
+    assert not manifest.Checker(devices=True).problems([entry("block", device=(8, 1))])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "a\0", "a\n", "-r", "current", "failsafe",

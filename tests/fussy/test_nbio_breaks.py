@@ -40,7 +40,8 @@ def nothing_is_left() -> Iterator[None]:
         warnings.simplefilter("error", ResourceWarning)
         yield
         gc.collect()
-    assert (descriptors(), children()) == before
+    # what an earlier test left may go in the meantime
+    assert not descriptors() - before[0] and not children() - before[1]
 
 
 def gone(pid: int) -> bool:
