@@ -43,5 +43,5 @@ def needed(target: Target) -> set[Path]:
     if now.transaction:
         names |= {now.transaction.release, now.transaction.previous}
     if now.trial:
-        names |= {now.trial.release, now.trial.previous}
+        names |= {now.trial.release, now.trial.previous, now.trial.earlier}
     return {target.release(name) for name in names if name} | {Path(os.path.realpath(target.current))}
