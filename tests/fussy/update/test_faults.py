@@ -223,9 +223,10 @@ def test_a_delta_that_turns_out_to_need_more_memory_is_followed_by_the_full_bund
 @pytest.mark.parametrize(("reading", "then"), [
     ("--decrypt", "kill -9 $$"), ("--decrypt", 'GPG "$@" | head -c 300; kill -9 $$'),
     ("--skip-verify", 'GPG "$@" | head -c 300; kill -9 $$'), ("--list-keys", "kill -9 $$")])
-def test_a_gpg_that_the_kernel_kills_is_not_held_against_the_bundle(router: Router, server: Server, tmp_path: Path,
-                                                                    reading: str, then: str) -> None:
+def test_a_gpg_that_the_kernel_kills_is_not_held_against_the_bundle(
+        channel: Channel, router: Router, server: Server, tmp_path: Path, reading: str, then: str) -> None:
     """As it does where memory is short; what gpg gave until then looks like a damaged bundle."""
+    channel("add", "router", channel.tree(2, {"large enough to be read twice": random.Random(1).randbytes(3 << 20)}))
     real = shutil.which("gpg")
     killed = tmp_path / "bin/gpg"
     killed.parent.mkdir()
@@ -236,7 +237,7 @@ def test_a_gpg_that_the_kernel_kills_is_not_held_against_the_bundle(router: Rout
     assert (router.current(), router.record.spoilt, router.record.outcome) == ("", [], "failed")
     fetched = sum(path.startswith("targets/") for path in server.requests)
     router.update(expect="updated")
-    assert (router.current(), sum(path.startswith("targets/") for path in server.requests)) == ("firmware-1", fetched)
+    assert (router.current(), sum(path.startswith("targets/") for path in server.requests)) == ("firmware-2", fetched)
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
