@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fussy import checked, disk, manifest, tree
+from fussy import checked, disk, manifest, share, tree
 from fussy.stage import Stage
 from fussy.target import Target
 
@@ -199,6 +199,6 @@ def _stays(path: bytes, facts: os.stat_result, entry: manifest.Entry, records: M
         return stat.S_ISDIR(facts.st_mode) and tree.xattrs_of(path) == entry.xattrs
     if entry.type == "file":
         known = records.get(facts.st_ino)
-        return known is not None and known.holds(facts) and known.identity == entry.identity()
+        return known is not None and known.holds(facts) and known.identity == entry.identity() and share.may_share(path)
     return entry.type == "hardlink" or (
         facts.st_mtime_ns == entry.mtime * 10**9 and not tree.differences(path, facts, entry))

@@ -175,12 +175,14 @@ class _Work:
     def write(self, content: str, data: Iterable[bytes | memoryview], faults: list[Fault]) -> bool:
         """Write the file with CONTENT (a SHA-256) from DATA; return whether DATA has it.
 
-        One file serves all FAULTS that are to share it: same content, owner, mode and attributes, unless in failsafe.
+        One file serves all FAULTS that are to share it: same content, owner, mode and attributes, unless in failsafe or
+        a crontab.
         """
-        groups: dict[tuple[bool, bytes], list[Fault]] = {}
+        groups: dict[tuple[Path | None, bytes], list[Fault]] = {}
         for fault in faults:
             if fault.entry.type == "file" and fault.entry.sha256 == content:
-                apart = fault.release == self._target.failsafe
+                shared = fault.release != self._target.failsafe and share.may_share(fault.entry.name)
+                apart = None if shared else fault.file
                 groups.setdefault((apart, fault.entry.identity()), []).append(fault)
         source: Iterable[bytes | memoryview] = data
         for group in groups.values():

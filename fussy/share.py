@@ -16,6 +16,14 @@ from fussy import checked, manifest, tree
 from fussy.errors import BadBundle
 from fussy.target import Target
 
+# Debian's cron refuses a crontab with more than one name, for anybody could make the second one (crontab(1)).
+_CRONTABS = (b"cron.d", b"crontabs")
+
+
+def may_share(name: bytes) -> bool:
+    """Whether the file NAME may be the same one in several releases: a crontab must have one name."""
+    return name.rpartition(b"/")[0].rpartition(b"/")[2] not in _CRONTABS
+
 
 @contextmanager
 def read_ahead(release: Path | None) -> Iterator[None]:
@@ -47,8 +55,9 @@ def sources(
     """Return, for the index of each entry that the current release has already, the file to link to; KEPT need none.
 
     KNOWN gives what is known of files, see fussy.checked.
-    Nothing is shared with the failsafe release, nor with one on another file system. A file that was touched since it
-    was checked is read and compared; one that does not fit is left out, so its content comes from the bundle.
+    Nothing is shared with the failsafe release, nor with one on another file system, and no crontab is. A file that was
+    touched since it was checked is read and compared; one that does not fit is left out, so its content comes from the
+    bundle.
     """
     base = target.current_release()
     if base is None or base == target.failsafe or os.stat(base).st_dev != os.stat(target.root).st_dev:
@@ -56,12 +65,13 @@ def sources(
     wanted: dict[bytes, list[int]] = {}
     contents = set[str]()
     for i, entry in enumerate(entries):
-        if entry.type == "file" and i not in kept:
+        if entry.type == "file" and i not in kept and may_share(entry.name):
             contents.add(entry.sha256)
             wanted.setdefault(entry.identity(), []).append(i)
     found: dict[int, bytes] = {}
     for old in installed_entries(base):
-        if old.sha256 in contents and (indexes := wanted.pop(identity := old.identity(), None)):
+        if (old.sha256 in contents and may_share(old.name)
+                and (indexes := wanted.pop(identity := old.identity(), None))):
             path = os.path.join(os.fsencode(base), old.name)
             if _serves(path, old, identity, known()):
                 found.update(dict.fromkeys(indexes, path))

@@ -18,7 +18,6 @@ from pdimage.programs import RELEASE_FILES
 
 SETTINGS = "etc/paradrop/settings"
 _UNITS = "etc/systemd/system"
-_CRONTABS = "etc/cron.d"
 
 
 def write(tree: Path, image: Image) -> None:
@@ -41,8 +40,7 @@ def write(tree: Path, image: Image) -> None:
         _unit(tree, "firmware-recover.service", "multi-user.target")
         _unit(tree, "firmware-trial.timer", "timers.target")
         treefiles.copy(tree, f"{_UNITS}/firmware-trial.service", RELEASE_FILES / "firmware-trial.service")
-        treefiles.copy(tree, f"{_CRONTABS}/firmware", RELEASE_FILES / "cron")
-    _tell_crontabs_apart(tree, image.name)
+        treefiles.copy(tree, "etc/cron.d/firmware", RELEASE_FILES / "cron")
     for name, path in keyring_files(image.keys) if image.keys else ():
         treefiles.copy(tree, f"{treefiles.PRIVATE}/{name}", path)
 
@@ -93,13 +91,3 @@ def _unit(tree: Path, name: str, target: str) -> None:
     wants = tree / _UNITS / f"{target}.wants"
     wants.mkdir(exist_ok=True)
     (wants / name).symlink_to(f"../{name}")
-
-
-def _tell_crontabs_apart(tree: Path, name: str) -> None:
-    """Begin each crontab with the release's name: cron refuses a file with a second name, as a shared one has.
-
-    Releases on a router share files that are alike; two releases never have one name there.
-    """
-    for path in (tree / _CRONTABS).glob("*"):
-        if path.is_file() and not path.is_symlink():
-            path.write_bytes(f"# {name}\n".encode() + path.read_bytes())

@@ -17,9 +17,12 @@ from .firmware import Firmware
 from .test_delta import picture
 
 SAME = {f"usr/{i}/{j}": f"same {i} {j}" for i in range(4) for j in range(12)}
-OLD = {**SAME, "bin/app": "app 0\n" * 500, "etc/conf": "conf", "gone/file": "gone", "file-then-directory": "f",
+CRONTABS = {"etc/cron.d/a": "@daily root true\n", "var/spool/cron/crontabs/root": "@daily true\n"}
+OLD = {**SAME, **CRONTABS, "as-in-a-crontab": "@daily root true\n",
+       "bin/app": "app 0\n" * 500, "etc/conf": "conf", "gone/file": "gone", "file-then-directory": "f",
        "directory-then-file/a": "a", "moved/from": "moved" * 100, "own": "only in the first"}
-NEW = {**SAME, "bin/app": "app 4\n" * 500, "etc/conf": "conf", "new/deep/file": "new", "file-then-directory/a": "a",
+NEW = {**SAME, **CRONTABS, "as-in-a-crontab": "@daily root true\n", "from-a-crontab": "@daily true\n",
+       "bin/app": "app 4\n" * 500, "etc/conf": "conf", "new/deep/file": "new", "file-then-directory/a": "a",
        "directory-then-file": "f", "moved/to": "moved" * 100, "now-a-link-of": "same 0 0"}
 
 
@@ -75,6 +78,7 @@ def test_the_release_is_the_one_made_of_links(firmware: Firmware, spare: Path, d
     assert picture(release) == from_links(firmware, full)
     assert verify.damage(release) == []
     assert ((release / "usr/1").stat().st_ino, (release / "kept-link").lstat().st_ino, release.stat().st_ino) == stays
+    assert [(release / name).stat().st_nlink for name in CRONTABS] == [1, 1], "cron refuses those with a second name"
     assert (release / "usr/1/1").samefile(base / "usr/1/1") and (release / "moved/to").samefile(base / "moved/from")
     assert {name: picture(firmware.target / name) for name in before} == before
     assert not spare.exists() and os.listdir(firmware.target / ".fussy/staging") == []
