@@ -58,7 +58,7 @@ def _be_child(parent: int, writer: int, work: Callable[..., object], arguments: 
     try:
         try:
             answer = pickle.dumps((None, work(*arguments)))
-        except (FussyError, OSError) as error:
+        except (FussyError, OSError, ImportError, MemoryError) as error:
             answer = pickle.dumps((error, None))
         except BaseException:
             answer = pickle.dumps((RuntimeError(traceback.format_exc()), None))

@@ -28,11 +28,13 @@ def test_it_is_another_process_that_works() -> None:
     assert process != os.getpid() and not Path(f"/proc/{process}").exists()
 
 
-@pytest.mark.parametrize("error", [UntrustedChannel("a lie"), TooSlow("drips"), OSError(5, "Input/output error")])
+@pytest.mark.parametrize("error", [UntrustedChannel("a lie"), TooSlow("drips"), OSError(5, "Input/output error"),
+                                   ModuleNotFoundError("No module named", name="tuf"), MemoryError()])
 def test_errors_come_as_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         apart.call(fails, error)
-    assert (type(raised.value), raised.value.args) == (type(error), error.args)
+    assert (type(raised.value), raised.value.args, vars(raised.value)) == (type(error), error.args, vars(error))
+    assert getattr(raised.value, "name", "") == getattr(error, "name", "")
 
 
 def test_a_mistake_of_ours_is_shown_with_its_place() -> None:
