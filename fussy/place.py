@@ -77,7 +77,10 @@ def place(
 
     def recycled(described: manifest.Manifest) -> recycle.Reuse | None:
         found = recycle.reuse(target, known, described)
-        kept.update(found.kept if found else {})
+        if found:
+            kept.update(found.kept)
+        else:
+            known.cache_clear()  # a spare that was given up took names from files, whose records are new then
         return found
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fussy import checked, install, verify
+from fussy import checked, install, share, verify
 from fussy import target as targets
 from fussy.cli import fussy_command
 
@@ -99,6 +99,15 @@ def test_clean_leaves_what_is_shared_of_the_youngest(firmware: Firmware, spare: 
     install.clean(firmware.target)
     assert sorted(path.name for path in spare.iterdir()) == sorted(
         {Path(name).parts[0] for name in OLD if "/" in name} | {".fussy", "fifo", "kept-link", "link"})
+
+
+def test_no_file_is_read_again_when_the_spare_is_of_no_use(
+        firmware: Firmware, spare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: SAME[name] for name in list(SAME)[:12]}
+    monkeypatch.setattr(share.tree, "differences", lambda path, *_: pytest.fail(f"{path} is compared"))
+    release = firmware.install(firmware.pack("fw-4", few | {f"new/{i}": f"{i}" for i in range(60)}))
+    assert not spare.exists()
+    assert all((release / name).samefile(firmware.target / "fw-3" / name) for name in few)
 
 
 def in_place(spare: Path, elsewhere: Path) -> None:
