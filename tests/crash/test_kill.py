@@ -157,7 +157,7 @@ def test_a_full_disk_in_the_middle_of_a_spare(tmp_path: Path, keys: Keys) -> Non
     takes_space = ("mkdir", "openat", "write", "link", "linkat", "symlink")
     writes = [point for point in points(command, firmware.target, tmp_path / "strace.log")
               if point.syscall in takes_space and "/staging/tree" in point.text]
-    assert len(writes) > 5
+    assert len(writes) >= 5
     target = find(firmware.target)
     for point in writes:
         fresh(tmp_path / "template", firmware.target)
