@@ -59,7 +59,8 @@ def behind_nat(engine: Engine) -> Iterator[Nets]:
         yield nets
     finally:
         # the end of a namespace takes its links away only some time later
-        subprocess.run(["ip", "-n", nets.router, "link", "delete", "wan0"], check=False, capture_output=True, timeout=20)
+        subprocess.run(["ip", "-n", nets.router, "link", "delete", "wan0"], check=False, capture_output=True,
+                       timeout=20)
         for name in (nets.server, nets.gateway):
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True, timeout=20)
 
