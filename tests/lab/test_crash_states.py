@@ -38,7 +38,11 @@ def test_the_long_set(capsys: pytest.CaptureFixture[str]) -> None:
 
     with capsys.disabled():
         print(f"\n{done.stdout}", end="")
-    assert done.returncode == 0, done.stdout + done.stderr
+    bad = [line for line in done.stdout.splitlines() if not SUMMARY.match(line) and ": skipped: " not in line]
+    assert len(counts(done.stdout)) > 40 and len(bad) == sum(lost for _, lost in counts(done.stdout).values())
+    # the one that powercut.rst tells of: a disk that tears btrfs' superblock
+    assert not bad or [re.sub(r"flush .*: torn, sample \d+", "…", line) for line in bad] == [
+        "btrfs confirm: after …: on trial is fw-6, not nothing"]
 
 
 def test_without_syncs_acknowledged_upgrades_are_lost_and_releases_broken() -> None:
