@@ -61,7 +61,10 @@ class Machine:
 
 @contextmanager
 def private_machine(*key_directories: str) -> Iterator[Machine]:
-    """Make a machine; skip the test where that can't be done. The agents of KEY_DIRECTORIES are ended with it."""
+    """Make a machine; skip the test where that can't be done.
+
+    The agents of the home directory's keys and of KEY_DIRECTORIES are ended with it.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts, and files of root")
     for program in ("unshare", "nsenter", "gpg"):
@@ -78,7 +81,7 @@ def private_machine(*key_directories: str) -> Iterator[Machine]:
             try:
                 yield made
             finally:
-                homes = " ".join(key_directories)
+                homes = " ".join(("~/.gnupg", *key_directories))
                 made.run(f"for home in {homes}; do gpgconf --homedir $home --kill all || true; done")
         finally:
             with suppress(BrokenPipeError):
