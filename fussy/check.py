@@ -71,7 +71,7 @@ def examine(target: Target, releases: Iterable[Path] | None = None) -> list[Faul
 
 def still(faults: list[Fault]) -> list[Fault]:
     """Return those of FAULTS that are there yet; releases that were deleted or exchanged have none."""
-    manifests = {release: _digest(release) for release in {fault.release for fault in faults}}
+    manifests = {release: manifest.release_digest(release) for release in {fault.release for fault in faults}}
     known: _Known = {}
     found: dict[tuple[Path, bytes], Fault] = {}
     for fault in faults:
@@ -89,13 +89,6 @@ def still(faults: list[Fault]) -> list[Fault]:
 def leads_away(file: Path) -> bool:
     """Whether a directory above FILE is not there, or is a link: nothing may be written through it."""
     return os.path.realpath(file.parent) != os.fspath(file.parent)
-
-
-def _digest(release: Path) -> str:
-    try:
-        return manifest.stored_digest(release / os.fsdecode(manifest.PATH))
-    except OSError:
-        return ""
 
 
 def _faults(release: Path, digest: str, known: _Known) -> Iterator[Fault]:
@@ -172,7 +165,7 @@ def note(target: Target, releases: list[Path], faults: list[Fault], left: list[F
         checked.forget(held, {fault.inode for fault in faults})
         now = state.load(held)
         for release in set(releases) - {fault.release for fault in left}:
-            if release.name not in now.digests and (digest := _digest(release)):
+            if release.name not in now.digests and (digest := manifest.release_digest(release)):
                 now = state.with_digest(now, held, release.name, digest)
         if now.digests != state.load(held).digests:
             state.save(held, now)

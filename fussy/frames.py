@@ -29,7 +29,8 @@ else:
 # Large enough to compress well, small enough to skip often and to keep memory low.
 FRAME_SIZE = 1 << 20
 NO_ENTRY = 0xFFFFFFFF
-_PLAIN = 1 << 18
+# How much of a stream that is not cut into pieces is held at once.
+_BLOCK = 1 << 18
 # A piece is closed once it is FRAME_SIZE long; the member that closes it adds at most as much, and its headers.
 _MAX_FRAME = 4 * FRAME_SIZE
 # Each member has a header of 512 bytes at least.
@@ -243,7 +244,7 @@ def _plain(source: Source, new: Callable[[], Decompressor]) -> Iterator[bytes]:
                 break
         started = True
         feed = io.DEFAULT_BUFFER_SIZE if current.needs_input else 0
-        out = current.decompress(bytes(data[:feed]), _PLAIN)
+        out = current.decompress(bytes(data[:feed]), _BLOCK)
         data = data[feed:]
         if out:
             yield out

@@ -10,6 +10,7 @@ percent-encoded (RFC 3986) in ``raw_path`` (``raw_target``) instead. :func:`deco
 installer write outside the release or through a link, so that the rest of the program need not think of it again.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -290,6 +291,14 @@ def decode_description(data: bytes) -> Description:
 def digest(data: bytes | bytearray) -> str:
     """Return what names a bundle by its content: the SHA-256 of its manifest, in hex."""
     return sha256(data).hexdigest()
+
+
+def release_digest(release: Path) -> str:
+    """Return the digest of the release in a directory, "" if its manifest can't be read; see :func:`digest`."""
+    try:
+        return stored_digest(release / os.fsdecode(PATH))
+    except OSError:
+        return ""
 
 
 def stored_digest(path: Path) -> str:

@@ -31,11 +31,8 @@ def find(target: Target, digest: str) -> Path:
     """
     current = target.current_release()
     for release in [*([current] if current else []), *target.releases()]:
-        try:
-            if manifest.stored_digest(release / os.fsdecode(manifest.PATH)) == digest:
-                return release
-        except OSError:
-            continue
+        if manifest.release_digest(release) == digest:
+            return release
     raise MissingBase(f"cannot install the delta: its base, the release with manifest {digest[:16]}…, is not in "
                       f"{target.root}; install the full bundle")
 

@@ -4,7 +4,6 @@ What verifies metadata (python-tuf, and cryptography below it) takes 9 MB that n
 needs as much as there is.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -13,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
+from fussy import parent
 from fussy.errors import FussyError, SystemSetup
 
-_PR_SET_PDEATHSIG = 1
 Result = TypeVar("Result")
 
 
@@ -27,11 +26,11 @@ def call(work: Callable[..., Result], *arguments: object) -> Result:
     :raises SystemSetup: the process was killed, as the kernel does where memory is short
     """
     reader, writer = os.pipe()
-    parent = os.getpid()
+    own = os.getpid()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _be_child(parent, writer, work, arguments)
+        _be_child(own, writer, work, arguments)
     os.close(writer)
     try:
         with open(reader, "rb") as pipe:
@@ -50,10 +49,9 @@ def call(work: Callable[..., Result], *arguments: object) -> Result:
     return result  # type: ignore[no-any-return]
 
 
-def _be_child(parent: int, writer: int, work: Callable[..., object], arguments: tuple[object, ...]) -> NoReturn:
+def _be_child(asker: int, writer: int, work: Callable[..., object], arguments: tuple[object, ...]) -> NoReturn:
     """Work, send the outcome, end: without what the parent would still do on its way out."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # gone before that was said
+    if not parent.end_with(asker, signal.SIGKILL):
         os._exit(1)
     try:
         try:

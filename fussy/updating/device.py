@@ -1,7 +1,6 @@
 """What a device is to a channel: gathered from its target, its settings and its firmware."""
 
 import hashlib
-import os
 import secrets
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ _MACHINE_ID = Path("/etc/machine-id")
 def device(target: Target, settings: Settings, now: state.State) -> Device:
     """Return the facts that a choice depends on."""
     current = target.current_release()
-    digests = {release: digest for release in target.releases() if (digest := _digest(release))}
+    digests = {release: digest for release in target.releases() if (digest := manifest.release_digest(release))}
     return Device(
         digest=digests.get(current, "") if current else "", version=enable.description(current).version,
         boards=tuple(settings.boards or target.boards()), floor=now.floor,
@@ -34,13 +33,6 @@ def device(target: Target, settings: Settings, now: state.State) -> Device:
 def version(target: Target) -> str:
     """Return the version of the release in use."""
     return enable.description(target.current_release()).version
-
-
-def _digest(release: Path) -> str:
-    try:
-        return manifest.stored_digest(release / os.fsdecode(manifest.PATH))
-    except OSError:
-        return ""
 
 
 def _own_id(target: Target) -> str:

@@ -4,7 +4,6 @@ With ``processes`` more than one, others serve the same socket; they end when th
 """
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -25,7 +24,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fussy import keys
+from fussy import keys, parent
 from fussy.errors import SystemSetup
 from fussy.gpghome import stop_agent
 from paradrop.backend.link.messages import MESSAGE_BYTES
@@ -44,7 +43,6 @@ from pdimage.server.worker import Worker
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 # What a process has open besides links and connections: databases, files that it sends, its store.
 _FILES = 200
 # How long after the first process the others may take to end: clients have 10 seconds to take what they asked for.
@@ -365,9 +363,8 @@ def _collect_seldom() -> None:
 
 def main() -> None:
     """Serve a socket that was inherited: what ``processes`` starts."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[3]):
-        return  # it ended while this process was starting
+    if not parent.end_with(int(sys.argv[3]), signal.SIGTERM):
+        return
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     logs.start(settings, verbose=False)
     with socket.socket(fileno=os.dup(int(sys.argv[2]))) as listener:

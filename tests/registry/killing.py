@@ -4,7 +4,6 @@
 which the next provisioning ends in SIGKILL: before each statement of its transaction, before its commit, and after it.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -13,10 +12,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from fussy import parent
 from pdimage.server.serving import serve
 from pdimage.server.settings import load
 
-_PR_SET_PDEATHSIG = 1
 _BEGIN = "routers.secret ="
 
 
@@ -41,9 +40,11 @@ class Moments:
 
 def serve_once(config: Path) -> int:
     """Serve as another process, which is told to end when this one is; return how it ended."""
+    own = os.getpid()
     child = os.fork()
     if child == 0:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not parent.end_with(own, signal.SIGKILL):
+            os._exit(1)
         moments = Moments(config.parent / "kill-at")
         sa.event.listen(sa.Engine, "before_cursor_execute", moments.statement)
         sa.event.listen(sa.Engine, "commit", moments.moment)
