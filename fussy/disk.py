@@ -189,6 +189,12 @@ def empty(directory: Path) -> None:
                 shutil.rmtree(item)
 
 
+def free(path: Path) -> int:
+    """Return the bytes that are free for this user on the file system of PATH."""
+    there = os.statvfs(path)
+    return there.f_bavail * there.f_frsize
+
+
 def check_durable(path: Path) -> None:
     """Refuse a directory whose file system ignores syncs.
 

@@ -28,6 +28,7 @@ a traceback; what is the machine's fault, :func:`of_machine` knows.
 
 import errno
 import os
+from typing import TypeGuard
 
 
 class FussyError(Exception):
@@ -138,7 +139,7 @@ class TooSlow(FussyError):
     exit_code = 52
 
 
-def is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> TypeGuard[OSError]:
     """Whether an error says that a file system has no more room, or none for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 

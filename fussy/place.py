@@ -91,7 +91,7 @@ def place(
             log.info("%s: signed by %s (%s)", filename, signer.fingerprint, signer.user_id)
             plan = _plan(target, boards, accept, known)
             target.staging.mkdir(mode=0o700, exist_ok=True)
-            described = unpack.unpack_release(source, target.staging / "tree", plan, most=_free(target),
+            described = unpack.unpack_release(source, target.staging / "tree", plan, most=disk.free(target.root),
                                               progress=progress, find=partial(oldfiles.find, target), memory=memory,
                                               recycle=recycled)
         staged = target.staging / "tree"
@@ -130,11 +130,6 @@ def _plan(target: Target, boards: list[str], accept: Accept | None, known: check
         return shared
 
     return plan
-
-
-def _free(target: Target) -> int:
-    there = os.statvfs(target.root)
-    return there.f_bavail * there.f_frsize
 
 
 def _free_name(target: Target, name: str) -> Path:

@@ -168,7 +168,7 @@ class _Work:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         disk.empty(self._target.staging)
-        if isinstance(error, OSError) and is_full(error):
+        if is_full(error):
             raise NoSpace(f"cannot repair: {full(self._target.root, error)}; run fussy-clean --no-spare or make room"
                           ) from error
 

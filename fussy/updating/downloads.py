@@ -93,11 +93,6 @@ def forget(place: Path, keep: str = "", name: str = UPDATES) -> None:
             path.unlink()
 
 
-def _free(path: Path) -> int:
-    there = os.statvfs(path)
-    return there.f_bavail * there.f_frsize
-
-
 def _give_up_spare(place: Path) -> bool:
     """Delete the spare of the target that the updater's directory PLACE belongs to; return whether that was done."""
     if not (place.parent / "spare").is_dir():
@@ -170,9 +165,9 @@ class _Part:
         self._hash, self._size, self._own = hashlib.sha256(), 0, True
 
     def _check_space(self) -> None:
-        needed, free = self._file.length - self._size + _RESERVE, _free(self._path)
+        needed, free = self._file.length - self._size + _RESERVE, disk.free(self._path)
         if needed > free and _give_up_spare(self._path.parent.parent):
-            free = _free(self._path)
+            free = disk.free(self._path)
         if needed > free:
             raise NoSpace(f"cannot fetch {self._file.path}: it needs {needed / 1e6:.1f} MB in {self._path.parent}, "
                           f"{free / 1e6:.1f} MB are free; run fussy-clean or make room")

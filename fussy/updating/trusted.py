@@ -107,7 +107,7 @@ def refresh(place: Path, root: bytes, source: sources.Source, clock: Clock, prod
     try:
         return _refresh(place, root, source, clock, product)
     except (OSError, RecursionError) as error:
-        if isinstance(error, OSError) and is_full(error):
+        if is_full(error):
             raise NoSpace(f"cannot look for updates: {full(place, error)}; run fussy-clean --no-spare or make room"
                           ) from error
         if not cache.is_dir():
