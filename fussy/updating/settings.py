@@ -79,7 +79,9 @@ def load(path: Path) -> Settings:
     except FileNotFoundError as error:
         raise SystemSetup(f"cannot look for updates: there is no {path}; write one with `sources` and `product`, "
                           "or name another with --settings") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SystemSetup(f"cannot read {path}: {error.strerror}; name another file with --settings") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SystemSetup(f"cannot read {path}: {error}") from error
     settings, mistakes = parse(found)
     if mistakes:

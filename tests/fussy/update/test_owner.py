@@ -169,6 +169,11 @@ def test_a_usb_stick_is_asked_where_it_is_plugged_in(repository: Repository, rou
     assert gone.exit_code == 50 and "no directory that `sources` names holds one now" in gone.line
 
 
+def test_a_directory_is_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(SystemSetup, match="Is a directory; name another file with --settings$"):
+        settings.load(tmp_path)
+
+
 def test_mistakes_in_the_settings_are_told_all_at_once(tmp_path: Path) -> None:
     path = tmp_path / "update.toml"
     path.write_text('sources = ["ftp://x"]\nwindow = "late"\nbandwidht = 5\nbandwidth = 10\npatience = "long"\n'
